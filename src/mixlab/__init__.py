@@ -1,0 +1,21 @@
+"""mixlab trains, compares and ships patch-based image classifiers."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixlab.api import Answer, Classifier, Evaluation, Experiment, Run, create_model, evaluate, load, train
+
+__all__ = ["Answer", "Classifier", "Evaluation", "Experiment", "Run", "create_model", "evaluate", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the API on first use, so that `mixlab --help` need not wait for torch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'mixlab' has no attribute {name!r}")
+    from mixlab import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,62 @@
+"""Options and printing that several commands share."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from mixlab.errors import UsageError
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else to stderr.")
+device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="cpu, cuda, cuda:1 or mps.")
+out = click.option("--out", default="runs", show_default=True, metavar="FOLDER", help="Folder of run folders.")
+workers = click.option("--workers", default=2, show_default=True, type=click.IntRange(0), help="Decoding processes.")
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
+    """Print plain columns; those in `right` are aligned to the right."""
+    cells = [list(map(str, row)) for row in [headers, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+    for row in cells:
+        parts = [
+            text.rjust(width) if column in right else text.ljust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        click.echo("  ".join(parts).rstrip())
+
+
+def seconds(text: str) -> float:
+    """Read a duration such as "90", "90s", "25m" or "1h30m", in seconds.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    found = sum(float(number) * UNITS[unit] for number, unit in parts)
+    if not found or "".join(number + unit for number, unit in parts) != text.strip():
+        raise UsageError(f"--max-time {text}: expected a time such as 90s, 25m or 1h30m")
+    return found
+
+
+def quiet_warnings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep warnings of libraries off the screen of people; --debug shows them."""
+    import functools
+    import warnings
+
+    @functools.wraps(command)
+    def silenced(*arguments: Any, **options: Any) -> Any:
+        with warnings.catch_warnings():
+            if "--debug" not in sys.argv:
+                warnings.simplefilter("ignore")
+            return command(*arguments, **options)
+
+    return silenced

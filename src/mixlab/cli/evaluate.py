@@ -1,0 +1,62 @@
+"""`mixlab evaluate`."""
+
+from typing import Any
+
+import click
+
+from mixlab.cli import common
+
+
+@click.command()
+@click.argument("run")
+@click.option("--split", default="test", show_default=True, metavar="NAME", help="train, validation or test.")
+@click.option("--data", default="", metavar="NAME|FOLDER", help="Other data with the same classes.")
+@common.out
+@common.workers
+@common.device
+@common.as_json
+@common.quiet_warnings
+def evaluate(run: str, split: str, data: str, out: str, workers: int, device: str, as_json: bool) -> None:
+    """Measure a finished run: accuracy with intervals, calibration, every class, confusion, pictures.
+
+    How often the test pictures were read is counted: the more often, the less a test result is worth.
+    """
+    from pathlib import Path
+
+    from mixlab import api
+    from mixlab.run.folder import find_run
+
+    found = api.evaluate(find_run(run, Path(out)), split, data, device, workers)
+    if as_json:
+        return common.print_json(found.as_json())
+    return _print(found)
+
+
+def _print(found: Any) -> None:
+    measured = found.metrics
+    click.echo(f"{found.split}: {measured.images:,} pictures, read {_times(found.readings)} for this run")
+    for name, reason in found.unreadable.items():
+        click.echo(f"skipped  {name}: {reason}", err=True)
+    rows = [
+        ["top-1 accuracy", *_percent(measured.top1)],
+        ["top-5 accuracy", *_percent(measured.top5)],
+        ["loss (nats)", *_plain(measured.loss)],
+        ["calibration error, raw", *_percent(found.ece_before)],
+        [f"calibration error, T={found.temperature:.2f}", *_percent(measured.ece)],
+    ]
+    common.print_table(["", "value", "95 % interval"], rows, right=[1])
+    worst = sorted((row for row in measured.per_class if row.recall), key=lambda row: row.recall.value)[:3]
+    click.echo("weakest classes: " + ", ".join(f"{row.name} {row.recall.value:.1%}" for row in worst))
+    click.echo(f"written  {found.folder} (metrics.json, predictions.csv, pictures)")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _percent(estimate: Any) -> tuple[str, str]:
+    return f"{estimate.value:.2%}", f"{estimate.low:.2%} to {estimate.high:.2%}"
+
+
+def _plain(estimate: Any) -> tuple[str, str]:
+    return f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}"

@@ -1,0 +1,70 @@
+"""`mixlab`: its commands, and what becomes of errors.
+
+Modules here import torch, and whatever imports torch, only inside a command, so that `--help` answers at once.
+"""
+
+import os
+import sys
+
+import click
+
+from mixlab.cli.data import data
+from mixlab.cli.doctor import doctor
+from mixlab.cli.evaluate import evaluate
+from mixlab.cli.models import models
+from mixlab.cli.predict import predict
+from mixlab.cli.runs import runs
+from mixlab.cli.train import train
+from mixlab.errors import MixlabError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mixlab")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def mixlab(debug: bool) -> None:
+    """Train, evaluate and use patch-based image classifiers.
+
+    \b
+    mixlab train --data ~/birds --epochs 20     train on folders of pictures
+    mixlab evaluate RUN                         measure it on the test pictures
+    mixlab predict RUN photo.jpg                use it
+    """
+
+
+for command in (train, evaluate, predict, models, runs, data, doctor):
+    mixlab.add_command(command)
+
+
+def main() -> None:
+    """Run a command; every mistake of the user is one line and an exit code."""
+    debug = "--debug" in sys.argv
+    sys.argv[1:] = (["--debug"] if debug else []) + [word for word in sys.argv[1:] if word != "--debug"]
+    try:
+        code = mixlab.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        code = 2
+    except click.ClickException as error:
+        code = _complain(_one_line(error), error.exit_code)
+    except MixlabError as error:
+        if debug:
+            raise
+        code = _complain(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        code = _complain("interrupted before anything was trained; nothing was lost", 130)
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code or 0)
+
+
+def _one_line(error: click.ClickException) -> str:
+    text = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{text} ({error.ctx.command_path} --help shows what is known.)"
+    return text
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"error: {message}", err=True)
+    return code

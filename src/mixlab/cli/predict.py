@@ -1,0 +1,102 @@
+"""`mixlab predict`."""
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mixlab.cli import common
+from mixlab.errors import UsageError
+
+
+@click.command()
+@click.argument("model")
+@click.argument("pictures", nargs=-1, required=True)
+@click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes to show for each picture.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@common.as_json
+@common.device
+@common.quiet_warnings
+def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_json: bool, device: str) -> None:
+    """Classify PICTURES with MODEL, a run or a bundle folder.
+
+    PICTURES are files, folders, patterns such as '*.jpg', or - for one picture on standard input. A file that cannot
+    be read is reported in its row; the exit code is then 1.
+    """
+    from mixlab import api
+
+    if as_csv and as_json:
+        raise click.UsageError("Choose --csv or --json.")
+    found = list(_found(pictures))
+    classifier = api.load(model, device)
+    rows = [_row(name, answer, top) for name, answer in _answers(classifier, found)]
+    if as_json:
+        common.print_json({"model": model, "predictions": rows})
+    elif as_csv:
+        _print_csv(rows, top)
+    else:
+        _print_rows(rows)
+    if any("error" in row for row in rows):
+        raise click.exceptions.Exit(1)
+
+
+def _found(pictures: Iterable[str]) -> Iterator[tuple[str, Path | bytes]]:
+    from mixlab.data.decode import IMAGE_SUFFIXES
+    from mixlab.data.splits import natural_key
+
+    for picture in pictures:
+        path = Path(picture).expanduser()
+        if picture == "-":
+            yield "-", sys.stdin.buffer.read()
+        elif path.is_dir():
+            inside = [file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
+            if not inside:
+                raise UsageError(f"the folder {picture} holds no pictures")
+            yield from ((str(file), file) for file in sorted(inside, key=lambda file: natural_key(str(file))))
+        elif path.exists() or not any(sign in picture for sign in "*?["):
+            yield picture, path
+        else:
+            yield from _matching(path, picture)
+
+
+def _matching(path: Path, pattern: str) -> Iterator[tuple[str, Path]]:
+    import glob
+
+    matches = sorted(glob.glob(str(path), recursive=True))
+    if not matches:
+        raise UsageError(f"no file matches {pattern}")
+    yield from ((match, Path(match)) for match in matches)
+
+
+def _answers(classifier: Any, found: list[tuple[str, Path | bytes]]) -> Iterator[tuple[str, Any]]:
+    names = [name for name, _ in found]
+    answers = classifier.stream(source for _, source in found)
+    yield from ((name, answer) for name, (_, answer) in zip(names, answers, strict=True))
+
+
+def _row(name: str, answer: Any, top: int) -> dict[str, Any]:
+    from mixlab.errors import UnreadableImage
+
+    if isinstance(answer, UnreadableImage):
+        return {"file": name, "error": str(answer)}
+    return {"file": name, "top": [{"class": found, "probability": share} for found, share in answer.top(top)]}
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    width = max(len(row["file"]) for row in rows)
+    for row in rows:
+        shown = [f"{found['class']} {found['probability']:.1%}" for found in row.get("top", [])]
+        text = "   ".join(shown) or f"cannot be read: {row['error']}"
+        click.echo(f"{row['file']:<{width}}  {text}")
+
+
+def _print_csv(rows: list[dict[str, Any]], top: int) -> None:
+    writer = csv.writer(sys.stdout)
+    places = range(1, top + 1)
+    writer.writerow(["file", *(f"{name}_{place}" for place in places for name in ("class", "probability")), "error"])
+    for row in rows:
+        cells = [cell for found in row.get("top", []) for cell in (found["class"], f"{found['probability']:.6f}")]
+        writer.writerow([row["file"], *cells, *[""] * (2 * top - len(cells)), row.get("error", "")])

@@ -1,0 +1,83 @@
+"""`mixlab runs`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mixlab.cli import common
+
+
+@click.group()
+def runs() -> None:
+    """List, show and remove runs."""
+
+
+@runs.command("list")
+@common.out
+@common.as_json
+def list_runs(out: str, as_json: bool) -> None:
+    """List the runs below a folder, oldest first."""
+    from mixlab.run import folder
+
+    rows = [_row(run) for run in folder.list_runs(Path(out))]
+    if as_json:
+        return common.print_json({"runs": rows})
+    if not rows:
+        return click.echo(f"{out} holds no runs yet; mixlab train starts one")
+    table = [
+        [row["run"], row["state"], row["epochs"], _percent(row["validation"]), _percent(row["test"])] for row in rows
+    ]
+    return common.print_table(["run", "state", "epochs", "validation", "test"], table, right=[2, 3, 4])
+
+
+@runs.command()
+@click.argument("run")
+@common.out
+@common.as_json
+def show(run: str, out: str, as_json: bool) -> None:
+    """Show a run's experiment, epochs and results."""
+    from mixlab.config import flatten
+    from mixlab.run.folder import find_run
+
+    found = find_run(run, Path(out))
+    experiment, rows = found.experiment.model_dump(mode="json"), found.metrics()
+    summary = found.summary if found.is_finished else {}
+    if as_json:
+        return common.print_json({**_row(found), "experiment": experiment, "summary": summary, "metrics": rows})
+    for key, value in flatten(experiment).items():
+        click.echo(f"{key} = {value}")
+    names = list(rows[-1]) if rows else []
+    click.echo()
+    common.print_table(names, [[f"{row[name]:.4g}" for name in names] for row in rows], right=range(len(names)))
+    return click.echo(f"\n{found.folder} is {_row(found)['state']}")
+
+
+@runs.command()
+@click.argument("run")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@common.out
+def rm(run: str, yes: bool, out: str) -> None:
+    """Delete a run's folder with its weights and results."""
+    from mixlab.run.folder import find_run, remove_run
+
+    found = find_run(run, Path(out))
+    if not yes:
+        click.confirm(f"Delete {found.folder} with everything in it?", abort=True, err=True)
+    remove_run(found)
+    click.echo(f"removed {found.folder}", err=True)
+
+
+def _row(run: Any) -> dict[str, Any]:
+    metrics = run.metrics()
+    return {
+        "run": run.name,
+        "state": "finished" if run.is_finished else "unfinished",
+        "epochs": metrics[-1]["epoch"] if metrics else 0,
+        "validation": run.summary["validation"].get("top-1") if run.is_finished else None,
+        "test": run.top1("test"),
+    }
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"

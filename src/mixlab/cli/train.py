@@ -1,0 +1,124 @@
+"""`mixlab train`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mixlab.cli import common
+
+FLAGS = {
+    "data": "data",
+    "model": "model",
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "lr": "optimizer.learning_rate",
+    "weight_decay": "optimizer.weight_decay",
+    "optimizer": "optimizer.name",
+    "seed": "seed",
+    "precision": "precision",
+    "weights": "weights",
+    "accumulate": "accumulate",
+}
+
+
+@click.command()
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("-c", "--recipe", default="", metavar="FILE", help="TOML file to start from; else the data set's own.")
+@click.option("--data", metavar="NAME|FOLDER", help="digits, cifar10, imagenette160, ... or a folder of pictures.")
+@click.option("--model", metavar="NAME", help="Such as convmixer_256_8 (mixlab models list).")
+@click.option("--epochs", type=float, help="Passes over the training pictures.")
+@click.option("--batch-size", type=int, help="Pictures of one optimiser step.")
+@click.option("--accumulate", type=int, help="Parts a batch is computed in, where memory is short.")
+@click.option("--lr", type=float, help="Peak learning rate.")
+@click.option("--weight-decay", type=float)
+@click.option("--optimizer", metavar="NAME", help="adamw, adam or sgd.")
+@click.option("--seed", type=int, help="Decides weights, order, augmentation and the validation pictures.")
+@click.option("--precision", metavar="TYPE", help="float32, bfloat16 or float16.")
+@click.option("--weights", metavar="FILE|RUN", help="Start from trained weights; new head where classes differ.")
+@click.option("--max-time", default="", metavar="TIME", help="Fit the epochs into a time, such as 25m.")
+@click.option("--name", default="", help="Name of the run's folder.")
+@click.option("--new", is_flag=True, help="Start another run where this one exists.")
+@click.option("--resume", default="", metavar="RUN", help="Go on with a run, with no other argument.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@click.option("--strict", is_flag=True, help="Stop where a picture cannot be read.")
+@click.option("--download", is_flag=True, help="Fetch the data set where it is missing.")
+@click.option("--log", type=click.Choice(["tensorboard"]), help="Log to TensorBoard too.")
+@click.option("--save-every", default="5m", show_default=True, metavar="TIME", help="Between checkpoints in an epoch.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@common.out
+@common.workers
+@common.device
+@common.as_json
+@common.quiet_warnings
+def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Train a model, go on with an interrupted training, or return the finished one.
+
+    The same command always means the same run. Any value of the experiment can be given as KEY=VALUE, such as
+    model.kernel_size=9 or augmentation.mix.mixup=0.2.
+    """
+    from mixlab.experiment import compose
+    from mixlab.run.folder import find_run
+    from mixlab.training import tensorboard
+    from mixlab.training import train as training
+
+    chosen = _options(options)
+    if chosen.tensorboard:
+        tensorboard.require()
+    if options["resume"]:
+        _refuse_others(overrides, options)
+        run = training.resume(find_run(options["resume"], chosen.out), chosen)
+        return _show(run, as_json, options["quiet"])
+    values = {key: options[flag] for flag, key in FLAGS.items() if options[flag] is not None}
+    if options["download"]:
+        _download(values.get("data", "digits"))
+    experiment = compose(options["recipe"], values, overrides)
+    if options["dry_run"]:
+        return _show_plan(training.plan(experiment, chosen), as_json)
+    return _show(training.train(experiment, chosen), as_json, options["quiet"])
+
+
+def _options(options: dict[str, Any]) -> Any:
+    from mixlab.training.session import Options
+
+    return Options(
+        **{name: options[name] for name in ("device", "workers", "name", "new", "quiet", "strict")},
+        out=Path(options["out"]),
+        max_seconds=common.seconds(options["max_time"]) if options["max_time"] else 0.0,
+        save_seconds=common.seconds(options["save_every"]),
+        tensorboard=options["log"] == "tensorboard",
+    )
+
+
+def _refuse_others(overrides: tuple[str, ...], options: dict[str, Any]) -> None:
+    given = [f"--{flag.replace('_', '-')}" for flag in FLAGS if options[flag] is not None] + list(overrides)
+    given += [f"--{flag}" for flag in ("recipe", "new", "name") if options[flag]]
+    if given:
+        raise click.UsageError(f"--resume goes on with a run as it is; leave out {', '.join(given)}.")
+
+
+def _download(data: str) -> None:
+    from mixlab.data.downloads import DOWNLOADS, fetch
+
+    if data in DOWNLOADS:
+        fetch(data)
+
+
+def _show_plan(plan: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        return common.print_json({**asdict(plan), "seconds": plan.seconds})
+    return click.echo("\n".join(plan.lines()))
+
+
+def _show(run: Any, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        return common.print_json({"run": str(run.folder), **run.summary})
+    if quiet:
+        return None
+    found = run.summary["validation"]
+    if found:
+        click.echo(f"validation top-1 {found['top-1']:.2%} of {found['images']:,.0f} pictures")
+    click.echo(f"run      {run.folder}")
+    return click.echo(f"next     mixlab evaluate {run.folder}\n         mixlab predict {run.folder} PICTURES")

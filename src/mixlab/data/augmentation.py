@@ -1,0 +1,247 @@
+"""Augmentation of whole batches on the device: geometry -> colour -> erase -> mix.
+
+Two steps: `draw` makes every parameter of every image of a batch from (seed, step), relative to the image's size;
+`augment` is a pure function of a batch and its parameters. So the parameters of a batch can be sliced, and are inputs
+of a captured graph. What an operation uncovers is filled with the data's mean.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt
+from torch import Tensor
+
+from mixlab import randomness
+from mixlab.config import Config
+from mixlab.data.resample import resample
+from mixlab.spec import DataSpec
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Pair = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"the first number must not be above the second, got {pair[0]} and {pair[1]}")
+    return pair
+
+
+Range = Annotated[Pair, AfterValidator(_ascending)]
+Area = Annotated[tuple[Probability, Probability], AfterValidator(_ascending)]
+
+
+class ResizedCropConfig(Config):
+    """A region of random area and shape, resized to the input (Szegedy et al., 2015)."""
+
+    scale: Area = (1.0, 1.0)  # area of the region, as a share of the image
+    ratio: Range = (1.0, 1.0)  # width over height; drawn uniformly in its logarithm
+
+
+class PadCropConfig(Config):
+    """A shift by whole pixels in each direction: padding, then a random crop of the old size."""
+
+    padding: NonNegativeInt = 0  # pixels of the input
+
+
+class FlipConfig(Config):
+    probability: Probability = 0.0
+
+
+class ColorJitterConfig(Config):
+    """Brightness, then contrast, then saturation, each scaled by a factor from [1 - x, 1 + x]."""
+
+    brightness: Probability = 0.0
+    contrast: Probability = 0.0
+    saturation: Probability = 0.0
+
+
+class RandomErasingConfig(Config):
+    """A random rectangle filled with the mean (Zhong et al., 2020)."""
+
+    probability: Probability = 0.0
+    scale: Area = (0.02, 0.33)  # area of the rectangle, as a share of the image
+    ratio: Range = (0.3, 3.3)  # width over height
+
+
+class CoarseDropoutConfig(Config):
+    """One square hole in every image, filled with the mean (DeVries and Taylor, 2017, who let it cross the border)."""
+
+    size: Probability = 0.0  # side of the hole, as a share of the image's side
+
+
+class MixConfig(Config):
+    """Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019); with both on, a coin decides for each image.
+
+    The partner of an image is the one before it in its batch.
+    """
+
+    mixup: NonNegativeFloat = 0.0  # alpha of the Beta distribution of the image's own share; 0: off
+    cutmix: NonNegativeFloat = 0.0  # alpha of the Beta distribution of the share that is kept; 0: off
+    probability: Probability = 1.0  # of mixing an image at all
+
+
+class AugmentationConfig(Config):
+    """Everything that happens to a training image, in the order in which it happens; all off by default."""
+
+    resized_crop: ResizedCropConfig = ResizedCropConfig()
+    pad_crop: PadCropConfig = PadCropConfig()
+    horizontal_flip: FlipConfig = FlipConfig()
+    vertical_flip: FlipConfig = FlipConfig()
+    color_jitter: ColorJitterConfig = ColorJitterConfig()
+    random_erasing: RandomErasingConfig = RandomErasingConfig()
+    coarse_dropout: CoarseDropoutConfig = CoarseDropoutConfig()
+    mix: MixConfig = MixConfig()
+
+
+class Draws(NamedTuple):
+    """The parameters of a batch; boxes are (top, left, height, width) as shares of the image."""
+
+    region: Tensor  # (batch, 4), what is read; a negative length reads backwards
+    color: Tensor  # (batch, 3), factors of brightness, contrast and saturation
+    erased: Tensor  # (batch, 4)
+    hole: Tensor  # (batch, 4)
+    own_share: Tensor  # (batch,), of an image mixed with its partner; 1: not mixed
+    pasted: Tensor  # (batch, 4), box that comes from the partner
+
+    def to(self, device: torch.device) -> "Draws":
+        return Draws(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def draw(config: AugmentationConfig, image_size: int, batch: int, seed: int, step: int) -> Draws:
+    """Draw the parameters of a batch; each operation from a stream of its own, whatever the others do."""
+
+    def stream(name: str) -> np.random.Generator:
+        return randomness.generator(seed, "step", step, name)
+
+    own_share, pasted = _draw_mix(config.mix, batch, stream("mix"))
+    jitter = config.color_jitter
+    strength = np.array([jitter.brightness, jitter.contrast, jitter.saturation])
+    drawn = (
+        _draw_region(config, image_size, batch, stream),
+        1 + strength * stream("color_jitter").uniform(-1, 1, (batch, 3)),
+        _draw_erased(config.random_erasing, batch, stream("random_erasing")),
+        _place(np.full((batch, 2), config.coarse_dropout.size), stream("coarse_dropout")),
+        own_share,
+        pasted,
+    )
+    return Draws(*(torch.from_numpy(array.astype(np.float32)) for array in drawn))
+
+
+def augment(
+    config: AugmentationConfig,
+    spec: DataSpec,
+    images: Float[Tensor, "batch channels height width"],
+    targets: Float[Tensor, "batch classes"],
+    draws: Draws,
+) -> tuple[Float[Tensor, "batch channels size size"], Float[Tensor, "batch classes"]]:
+    """Apply drawn parameters to square images with values in [0, 1] and to their target probabilities."""
+    fill = torch.tensor(spec.mean, device=images.device)
+    if moves(config) or images.shape[-1] != spec.image_size:
+        images = resample(images, draws.region * images.shape[-1], spec.image_size, fill)
+    if config.color_jitter != ColorJitterConfig():
+        images = jitter_color(images, draws.color)
+    if config.random_erasing.probability:
+        images = torch.where(box_mask(draws.erased, spec.image_size), fill.view(-1, 1, 1), images)
+    if config.coarse_dropout.size:
+        images = torch.where(box_mask(draws.hole, spec.image_size), fill.view(-1, 1, 1), images)
+    if config.mix.mixup or config.mix.cutmix:
+        return mix(images, targets, draws.own_share, draws.pasted)
+    return images, targets
+
+
+def moves(config: AugmentationConfig) -> bool:
+    """Whether any operation on the geometry is on."""
+    geometry = (config.resized_crop, config.pad_crop, config.horizontal_flip, config.vertical_flip)
+    return any(operation != type(operation)() for operation in geometry)
+
+
+def jitter_color(
+    images: Float[Tensor, "batch channels height width"], factors: Float[Tensor, "batch 3"]
+) -> Float[Tensor, "batch channels height width"]:
+    """Scale brightness, contrast and saturation about 0, the mean of the grey image and the grey image."""
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)  # each (batch, 1, 1, 1)
+    images = (images * brightness).clamp(0, 1)
+    mean = grey(images).mean((2, 3), keepdim=True)
+    images = (mean + (images - mean) * contrast).clamp(0, 1)
+    shade = grey(images)
+    return (shade + (images - shade) * saturation).clamp(0, 1)
+
+
+def grey(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 height width"]:
+    """Return the luma of ITU-R 601."""
+    if images.shape[1] == 1:
+        return images
+    return (images * images.new_tensor([0.299, 0.587, 0.114]).view(-1, 1, 1)).sum(1, keepdim=True)
+
+
+def mix(
+    images: Float[Tensor, "batch channels height width"],
+    targets: Float[Tensor, "batch classes"],
+    own_share: Float[Tensor, " batch"],
+    pasted: Float[Tensor, "batch 4"],
+) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, "batch classes"]]:
+    """Blend each image with the one before it, or paste a box of that one into it; targets follow the pixels."""
+    mask = box_mask(pasted, images.shape[-1])
+    share = own_share.view(-1, 1, 1, 1)
+    partner = images.roll(1, 0)
+    blended = torch.where(mask, partner, images * share + partner * (1 - share))
+    weight = (own_share * (1 - mask.float().mean((1, 2, 3))))[:, None]
+    return blended, targets * weight + targets.roll(1, 0) * (1 - weight)
+
+
+def box_mask(boxes: Float[Tensor, "batch 4"], size: int) -> Tensor:
+    """Return which pixel centres lie inside each box, (batch, 1, size, size), bool."""
+    centres = (torch.arange(size, device=boxes.device) + 0.5) / size
+    top, left, height, width = boxes[:, :, None].unbind(1)  # each (batch, 1)
+    rows = (centres >= top) & (centres < top + height)
+    columns = (centres >= left) & (centres < left + width)
+    return rows[:, None, :, None] & columns[:, None, None, :]
+
+
+def _draw_region(
+    config: AugmentationConfig, image_size: int, batch: int, stream: Callable[[str], np.random.Generator]
+) -> np.ndarray:
+    crop = config.resized_crop
+    region = _place(_sides(crop.scale, crop.ratio, batch, stream("resized_crop")), stream("resized_crop_place"))
+    padding = config.pad_crop.padding
+    shift = stream("pad_crop").integers(-padding, padding + 1, (batch, 2)) / image_size
+    region[:, :2] += shift * region[:, 2:]
+    for axis, flip, name in (
+        (0, config.vertical_flip, "vertical_flip"),
+        (1, config.horizontal_flip, "horizontal_flip"),
+    ):
+        flipped = stream(name).random(batch) < flip.probability
+        region[flipped, axis] += region[flipped, axis + 2]
+        region[flipped, axis + 2] *= -1
+    return region
+
+
+def _draw_erased(config: RandomErasingConfig, batch: int, generator: np.random.Generator) -> np.ndarray:
+    chosen = generator.random(batch) < config.probability
+    boxes = _place(_sides(config.scale, config.ratio, batch, generator), generator)
+    return boxes * chosen[:, None]
+
+
+def _draw_mix(config: MixConfig, batch: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    chosen = generator.random(batch) < config.probability
+    coin = generator.random(batch) < 0.5
+    cuts = coin if config.mixup and config.cutmix else np.full(batch, bool(config.cutmix))
+    own_share = generator.beta(config.mixup or 1, config.mixup or 1, batch)
+    kept = generator.beta(config.cutmix or 1, config.cutmix or 1, batch)
+    pasted = _place(np.sqrt(1 - kept)[:, None].repeat(2, 1), generator)
+    return np.where(chosen & ~cuts, own_share, 1.0), pasted * (chosen & cuts)[:, None]
+
+
+def _sides(area: Area, ratio: Range, batch: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw (height, width) of boxes, as shares of the image, cut to the image where a shape does not fit."""
+    areas = generator.uniform(*area, batch)
+    ratios = np.exp(generator.uniform(np.log(ratio[0]), np.log(ratio[1]), batch))
+    return np.stack([np.sqrt(areas / ratios), np.sqrt(areas * ratios)], 1).clip(0, 1)
+
+
+def _place(sides: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Put boxes of the given (height, width) at random inside the image."""
+    return np.concatenate([generator.random(sides.shape) * (1 - sides), sides], 1)

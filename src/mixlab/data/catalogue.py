@@ -1,0 +1,235 @@
+"""The union of all data sets: what they are called, where they lie, and how they are split.
+
+Splits are train, validation and test. The test images are the data set's own second part, or carved once for all
+seeds; validation is carved from the training images by seed.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveInt
+
+from mixlab import randomness
+from mixlab.config import Config
+from mixlab.data import cifar, folder
+from mixlab.data.downloads import DOWNLOADS, IMAGENETTE_CLASSES, data_home, place
+from mixlab.data.images import FileImages, Images, MemoryImages
+from mixlab.data.splits import carve
+from mixlab.errors import DataError, did_you_mean
+from mixlab.spec import DataSpec, ResizeMode
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Statistics = tuple[float, ...]
+
+STATISTICS: dict[str, tuple[Statistics, Statistics]] = {
+    "digits": ((0.3053,), (0.3764,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "folder": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # of ImageNet
+    "grayscale folder": ((0.449,), (0.226,)),
+}
+TEST_SEED = 0  # of carved test sets, which stay the same for every seed of an experiment
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The three splits of a data set."""
+
+    spec: DataSpec
+    train: Images
+    validation: Images  # empty where nothing was carved
+    test: Images
+    notes: tuple[str, ...] = ()  # what the reader should know, such as files that are no images
+
+    def split(self, name: str) -> Images:
+        """Return one split by name.
+
+        Raises:
+            DataError: for a name that is no split, or a split without images.
+        """
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        if name not in splits:
+            raise DataError(f"unknown split {name!r}{did_you_mean(name, splits)}; splits are train, validation, test")
+        if len(splits[name]) == 0:
+            raise DataError(f"this data set has no {name} images; choose another split")
+        return splits[name]
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over every split's names and labels, and the pixels (in memory) or file sizes."""
+        digest = hashlib.sha256()
+        for images in (self.train, self.validation, self.test):
+            digest.update("\n".join(images.names).encode("utf-8", "surrogateescape"))
+            digest.update(images.labels.tobytes())
+            digest.update(_content(images))
+        return digest.hexdigest()
+
+
+class DigitsConfig(Config):
+    """1,797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak, 1998), from scikit-learn."""
+
+    name: Literal["digits"] = "digits"
+    image_size: PositiveInt = 8  # pixels; 8 is the size they are stored in
+    validation_fraction: Share = 0.1  # of the training images
+    mean: Statistics = ()  # of pixels in [0, 1]; empty: the known numbers
+    std: Statistics = ()
+
+    def load(self, seed: int, carve_validation: bool) -> DataSet:
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError:
+            raise DataError("digits come with scikit-learn: pip install 'mixlab[digits]'") from None
+        found: Any = load_digits()
+        pixels = torch.from_numpy((found.images * (255 / 16)).round().astype(np.uint8))[:, None]
+        labels = found.target.astype(np.int64)
+        everything = MemoryImages(pixels, labels, tuple(f"digit-{index:04d}" for index in range(len(labels))))
+        test, rest = carve(labels, [0.2], randomness.generator(TEST_SEED, "test"))
+        spec = _spec(self, tuple(str(name) for name in found.target_names), channels=1)
+        return _split(spec, everything.select(rest), everything.select(test), self, seed, carve_validation)
+
+
+class CifarConfig(Config):
+    """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009): 50,000 + 10,000 photographs of 32 x 32 pixels."""
+
+    name: Literal["cifar10", "cifar100"] = "cifar10"
+    path: str = ""  # folder that holds the official binary or pickled layout; "": the data home
+    image_size: PositiveInt = 32  # pixels; 32 is the size they are stored in
+    validation_fraction: Share = 0.1  # of the training images
+    mean: Statistics = ()  # per channel, of pixels in [0, 1]; empty: the published numbers
+    std: Statistics = ()
+
+    def load(self, seed: int, carve_validation: bool) -> DataSet:
+        home = place(self.name, self.path)
+        found = cifar.read_cifar(home, self.name)
+        train = MemoryImages(torch.from_numpy(found.train_images), found.train_labels, found.train_names)
+        test = MemoryImages(torch.from_numpy(found.test_images), found.test_labels, found.test_names)
+        return _split(_spec(self, found.classes), train, test, self, seed, carve_validation)
+
+
+class FolderConfig(Config):
+    """Image files, in one folder per class, with or without train, validation and test folders, or listed in a CSV."""
+
+    name: Literal["folder"] = "folder"
+    path: str = "."
+    labels_csv: str = ""  # file with the columns file, class (and split), instead of folders of classes
+    image_size: PositiveInt = 64  # side of the network's square input, pixels
+    resize_mode: ResizeMode = "crop"  # how an image that is not square becomes square
+    canvas_scale: Annotated[float, Field(ge=1)] = 1.0  # training images are stored this much larger than image_size
+    validation_fraction: Share = 0.15  # of the training images, or of all where the test images are carved too
+    test_fraction: Share = 0.15  # of all images, where the folder has no second part
+    rename: dict[str, str] = {}  # name of a class's folder -> name of the class
+    ignore_unknown_classes: bool = False  # leave out images of classes that the training images do not have
+    grayscale: bool = False
+    mean: Statistics = ()  # per channel, of pixels in [0, 1]; empty: those of ImageNet
+    std: Statistics = ()
+
+    def load(self, seed: int, carve_validation: bool) -> DataSet:
+        root = place("folder", self.path)
+        listing = folder.scan(root, self.labels_csv, self.ignore_unknown_classes)
+        spec = _spec(self, tuple(self.rename.get(name, name) for name in listing.classes), 1 if self.grayscale else 3)
+        canvas = round(spec.image_size * self.canvas_scale)
+        train, test = _files(root, listing.train, spec, canvas), _files(root, listing.test, spec, 0)
+        notes = _notes(listing)
+        if listing.validation:
+            validation = _files(root, listing.validation, spec, 0)
+            return DataSet(spec, train, validation, test, notes)
+        if listing.test:
+            return _split(spec, train, test, self, seed, carve_validation, notes)
+        carved, rest = carve(train.labels, [self.test_fraction], randomness.generator(TEST_SEED, "test"))
+        test = _select_files(train, carved, 0)
+        share = min(self.validation_fraction / (1 - self.test_fraction), 0.5)
+        config = self.model_copy(update={"validation_fraction": share})
+        return _split(spec, _select_files(train, rest, canvas), test, config, seed, carve_validation, notes)
+
+
+DataConfig = Annotated[DigitsConfig | CifarConfig | FolderConfig, Field(discriminator="name")]
+
+
+NAMES = ("digits", *DOWNLOADS)
+
+
+def expand(data: Any) -> dict[str, Any]:
+    """Spell out a data set: "cifar10", "imagenette160", or the path of a folder; or a table with such a name."""
+    fields = {"name": data} if isinstance(data, str | os.PathLike) else dict(data)
+    name = os.fspath(fields.get("name", "digits"))
+    if name.startswith("imagenette") and name in DOWNLOADS:
+        sizes = {"imagenette160": 128, "imagenette320": 224, "imagenette": 224}
+        home = {"path": str(data_home() / DOWNLOADS[name].folder), "rename": IMAGENETTE_CLASSES}
+        return {**home, "image_size": sizes[name], **fields, "name": "folder"}
+    if name in ("digits", "cifar10", "cifar100", "folder"):
+        return {**fields, "name": name}
+    looks_like_path = os.sep in name or name.startswith(("~", ".")) or Path(name).exists()
+    if not looks_like_path:
+        known = did_you_mean(name, NAMES) or f"; known: {', '.join(NAMES)}"
+        raise DataError(f"{name!r} is neither a data set nor a folder{known}")
+    return {**fields, "name": "folder", "path": str(Path(name).expanduser().absolute())}
+
+
+def parse_data(data: Any) -> DataConfig:
+    """Return the config of a data set's name, a folder's path, or a table; raises DataError or UsageError."""
+    fields = expand(data)
+    kinds = {"digits": DigitsConfig, "cifar10": CifarConfig, "cifar100": CifarConfig, "folder": FolderConfig}
+    return kinds[fields["name"]].parse(fields)
+
+
+def _spec(config: DigitsConfig | CifarConfig | FolderConfig, classes: tuple[str, ...], channels: int = 3) -> DataSpec:
+    grayscale = channels == 1 and isinstance(config, FolderConfig)
+    mean, std = STATISTICS["grayscale folder" if grayscale else config.name]
+    values = {
+        "channels": channels,
+        "image_size": config.image_size,
+        "classes": classes,
+        "mean": config.mean or mean,
+        "std": config.std or std,
+        "resize_mode": config.resize_mode if isinstance(config, FolderConfig) else "crop",
+    }
+    return DataSpec.parse(values)
+
+
+def _split(
+    spec: DataSpec,
+    train: Images,
+    test: Images,
+    config: DigitsConfig | CifarConfig | FolderConfig,
+    seed: int,
+    carve_validation: bool,
+    notes: tuple[str, ...] = (),
+) -> DataSet:
+    carved, rest = np.arange(0), np.arange(len(train))
+    if carve_validation:
+        generator = randomness.generator(seed, "validation")
+        carved, rest = carve(train.labels, [config.validation_fraction], generator)
+    if isinstance(train, MemoryImages):
+        return DataSet(spec, train.select(rest), train.select(carved), test, notes)
+    return DataSet(spec, _select_files(train, rest, train.canvas_size), _select_files(train, carved, 0), test, notes)
+
+
+def _files(root: Path, listed: Sequence[tuple[str, int]], spec: DataSpec, canvas_size: int) -> FileImages:
+    labels = np.array([label for _, label in listed], dtype=np.int64)
+    return FileImages(root, tuple(name for name, _ in listed), labels, spec, canvas_size)
+
+
+def _select_files(images: FileImages, indices: np.ndarray, canvas_size: int) -> FileImages:
+    names = tuple(images.names[index] for index in indices)
+    return FileImages(images.root, names, images.labels[indices], images.spec, canvas_size)
+
+
+def _notes(listing: folder.FolderListing) -> tuple[str, ...]:
+    notes = []
+    if listing.empty_classes:
+        notes.append(f"classes without images are left out: {', '.join(listing.empty_classes)}")
+    if listing.ignored:
+        notes.append(f"{listing.ignored} files are no images by their names and are left out")
+    return tuple(notes)
+
+
+def _content(images: Images) -> bytes:
+    if isinstance(images, MemoryImages):
+        return hashlib.sha256(images.images.cpu().numpy().tobytes()).digest()
+    sizes = [path.stat().st_size if path.exists() else -1 for path in (images.root / name for name in images.names)]
+    return np.array(sizes, dtype=np.int64).tobytes()

@@ -1,0 +1,224 @@
+"""The one decode of train, evaluate, predict and server: the same bytes get the same pixels or the same refusal."""
+
+import contextlib
+import io
+import os
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from mixlab.errors import UnreadableImage, UsageError
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+MAX_PIXELS = 100_000_000
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG = 0x0112
+# What Pillow's parsers are known to raise on damaged bytes; only calls into Pillow stand under this net.
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    BufferError,
+    Warning,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    ImageCms.PyCMSError,
+)
+
+
+def decode(source: Path | bytes, channels: int = 3, draft_size: int = 0) -> np.ndarray:
+    """Return the first frame as it is displayed, uint8 (height, width, channels), transparency laid over white.
+
+    Colour profiles are not applied. 16-bit grey is divided by 257; float samples count as 0..1 where none is above 1,
+    else as 0..255.
+
+    Args:
+        source: a file, or the bytes of one.
+        channels: 1 (grey, ITU-R 601) or 3 (red, green, blue).
+        draft_size: above 0, a JPEG may be decoded at a half, quarter or eighth of its size, but with neither side
+            below this many pixels. For training only: it changes the pixels.
+
+    Raises:
+        UnreadableImage: with the reason, for whatever is not a whole image of at most `MAX_PIXELS`.
+        UsageError: for another number of channels.
+    """
+    if channels not in (1, 3):
+        raise UsageError(f"channels={channels}: images are decoded to 1 or 3 channels")
+    with _opened(source) as image:
+        turn = _TURNS.get(_orientation(image))
+        if draft_size > 0:
+            image.draft(image.mode, (draft_size, draft_size))
+        image.load()
+        shown = image if turn is None else image.transpose(turn)
+        return _pixels(shown, channels)
+
+
+def inspect(source: Path | bytes) -> tuple[int, int]:
+    """Return (width, height) in pixels as displayed, from the header alone.
+
+    Raises:
+        UnreadableImage: as `decode` does, but for damage that only the pixels show.
+    """
+    with _opened(source) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+@contextlib.contextmanager
+def _opened(source: Path | bytes) -> Iterator[Image.Image]:
+    with _stream(source) as (stream, size), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        try:
+            with Image.open(stream, formats=FORMATS) as image:
+                _check_size(*image.size)
+                yield image
+        except UnreadableImage:
+            raise
+        except _PILLOW_ERRORS as error:
+            raise UnreadableImage(_reason(error, size)) from None
+
+
+@contextlib.contextmanager
+def _stream(source: Path | bytes) -> Iterator[tuple[BinaryIO, int]]:
+    """Yield a stream and its size in bytes. Pillow gets no path, because it would map some files into memory."""
+    if isinstance(source, bytes):
+        yield io.BytesIO(source), _check_not_empty(len(source))
+        return
+    try:
+        status = source.stat()  # opening a pipe would block, so ask first
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImage(_kind(status.st_mode))
+        _check_not_empty(status.st_size)
+        stream = source.open("rb")
+    except FileNotFoundError:
+        raise UnreadableImage("a link to a missing file" if source.is_symlink() else "no such file") from None
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(_system_reason(error)) from None
+    with stream:
+        yield stream, status.st_size
+
+
+def _check_not_empty(size: int) -> int:
+    if size == 0:
+        raise UnreadableImage("0 bytes")
+    return size
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder, not a file"
+    return "a named pipe, not a file" if stat.S_ISFIFO(mode) else "a device or socket, not a file"
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(_too_large(width * height))
+    if width * height == 0:
+        raise UnreadableImage(f"{width} x {height} pixels")
+
+
+def _too_large(pixels: int | str) -> str:
+    return f"{pixels} pixels, more than the limit of {MAX_PIXELS}"
+
+
+def _reason(error: BaseException, size: int) -> str:
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image ({', '.join(FORMATS)}), or cut off in its header"
+    if isinstance(error, Image.DecompressionBombError):
+        pixels = "".join(text.partition("(")[2].partition(" ")[0])
+        return _too_large(pixels if pixels.isdigit() else "too many")
+    if isinstance(error, MemoryError):
+        return "does not fit into memory"
+    if isinstance(error, EOFError) or "truncated" in text.lower() or "unexpected end" in text.lower():
+        return f"truncated after {size} bytes"
+    if isinstance(error, OSError) and error.strerror:
+        return _system_reason(error)
+    return f"damaged: {text}"
+
+
+def _system_reason(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno).lower()
+    return str(error)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8, that is still to be applied; damaged EXIF counts as none."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns TIFF files itself, and has swapped their size already
+    try:
+        # The PNG class's own getexif decodes the pixels, which `inspect` must not.
+        value = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
+    except _PILLOW_ERRORS:
+        return 1
+    return value if isinstance(value, int) and value in _TURNS else 1
+
+
+def _pixels(image: Image.Image, channels: int) -> np.ndarray:
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey = _grey_from_floats(image) if image.mode == "F" else _grey_from_integers(image)
+        return np.repeat(grey[..., None], channels, axis=2)
+    if image.has_transparency_data:
+        image = _over_white(image)
+    elif image.mode == "LAB":
+        image = _from_lab(image)
+    elif channels == 1 and image.mode not in ("1", "L"):
+        image = image.convert("RGB")  # palettes and CMYK reach grey through their colours
+    converted = np.array(image.convert("L" if channels == 1 else "RGB"))
+    return converted.reshape(*converted.shape[:2], channels)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    coloured = image.convert("RGBA")
+    white = Image.new("RGBA", coloured.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, coloured).convert("RGB")
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    return image.convert("RGB") if converted is None else converted
+
+
+def _grey_from_integers(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UnreadableImage(f"samples from {values.min()} to {values.max()}, outside 16 bits")
+    return ((values + 128) // 257).astype(np.uint8)
+
+
+def _grey_from_floats(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image)
+    if not (values.min() >= 0 and values.max() <= 255):  # written so that NaN is refused
+        raise UnreadableImage(f"float samples from {values.min()} to {values.max()}, outside 0 to 255")
+    scale = 255 if values.max() <= 1 else 1
+    return np.rint(values * scale).astype(np.uint8)

@@ -1,0 +1,324 @@
+"""A folder of images as lists of (file, class), from folder names or from a CSV file; nothing in it is changed."""
+
+import csv
+import difflib
+import io
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from mixlab.data.decode import IMAGE_SUFFIXES
+from mixlab.data.splits import natural_key
+from mixlab.errors import DataError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Items = tuple[tuple[str, int], ...]
+Classes = dict[str, list[str]]  # class name -> its files
+Identity = tuple[int, int]  # device and inode, the same for a folder and any link to it
+
+_SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+_COLUMN_NAMES = {
+    "file": "file",
+    "filename": "file",
+    "path": "file",
+    "image": "file",
+    "class": "class",
+    "label": "class",
+    "split": "split",
+}
+_COLUMNS = ("file", "class", "split")
+
+
+@dataclass(frozen=True)
+class FolderListing:
+    """Images as (path relative to the root with "/", class index), each split in natural order."""
+
+    classes: tuple[str, ...]  # naturally sorted, from training alone
+    train: Items
+    validation: Items
+    test: Items
+    ignored: int  # files that are no images, or are in no class
+    empty_classes: tuple[str, ...]  # training folders without images
+
+    @property
+    def has_validation(self) -> bool:
+        return bool(self.validation)
+
+    @property
+    def has_test(self) -> bool:
+        return bool(self.test)
+
+
+def scan(root: Path, labels_csv: str = "", ignore_unknown_classes: bool = False) -> FolderListing:
+    """List the images below `root`: class folders, split folders of class folders, or the rows of a CSV file.
+
+    A data set's only second part is its test set, whatever its folder is called: with train and val alone, val is test.
+    Links are followed, but not into a folder that is listed already. Whether a file can be decoded is not asked.
+
+    Args:
+        root: the data set's folder.
+        labels_csv: CSV of file, class and, where wanted, split; relative to `root` or to the current folder.
+        ignore_unknown_classes: leave out images of classes that training lacks, and count them as ignored.
+
+    Raises:
+        DataError: in one line, for whatever cannot be listed without guessing.
+    """
+    place = root.expanduser()
+    _check_root(root, place)
+    splits, ignored = _from_csv(place, labels_csv) if labels_csv else _from_folders(place)
+    empty = [name for name, files in splits["train"].items() if not files]
+    for split, classes in splits.items():
+        splits[split] = {name: files for name, files in classes.items() if files}
+    _check_spelling(name for classes in splits.values() for name in classes)
+    _check_training(root, splits["train"], ignored)
+    unknown = _unknown(splits)
+    if unknown and not ignore_unknown_classes:
+        raise DataError(_explain_unknown(unknown))
+    classes = tuple(sorted(splits["train"], key=natural_key))
+    train, validation, test = (_items(splits.get(split, {}), classes) for split in SPLITS)
+    if not test:
+        validation, test = (), validation
+    ignored += sum(unknown.values())
+    return FolderListing(classes, train, validation, test, ignored, tuple(sorted(empty, key=natural_key)))
+
+
+def _check_root(given: Path, root: Path) -> None:
+    if root.is_dir():
+        return
+    if root.exists():
+        raise DataError(f"{given} is a file, not a folder of images; if it is an archive, extract it first")
+    near = difflib.get_close_matches(root.name, _folders(root.parent) if root.parent.is_dir() else [], n=1)
+    if not near:
+        raise DataError(f"{given} does not exist; expected a folder with a folder of images for each class")
+    sibling = root.parent / near[0]
+    count = sum(any(map(_is_image, _names(sibling / name))) for name in _folders(sibling))
+    folders = f"{count} folder{'' if count == 1 else 's'} of images"
+    raise DataError(f"{given} does not exist. Did you mean {given.parent / near[0]} ({folders})?")
+
+
+def _check_spelling(names: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()), name)
+        if other != name:
+            raise DataError(f"classes {other!a} and {name!a} differ only in case or Unicode form; give them one name")
+
+
+def _check_training(root: Path, classes: Classes, ignored: int) -> None:
+    if not classes:
+        others = f", only {ignored} other files" if ignored else ""
+        raise DataError(f"{root} holds no images to train on{others}; expected a folder of images for each class")
+    if len(classes) == 1:
+        raise DataError(f"{root} has images of one class only, {next(iter(classes))!r}; expected at least two classes")
+
+
+def _unknown(splits: Mapping[Split, Classes]) -> dict[tuple[Split, str], int]:
+    """Return {(split, class): number of images} for classes that training lacks."""
+    return {
+        (split, name): len(files)
+        for split, classes in splits.items()
+        for name, files in classes.items()
+        if name not in splits["train"]
+    }
+
+
+def _explain_unknown(unknown: Mapping[tuple[Split, str], int]) -> str:
+    (split, name), images = next(iter(unknown.items()))
+    more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+    return (
+        f"{split} has a class that training does not: {name!r} ({images} image{'' if images == 1 else 's'}){more}. "
+        "Add it, or pass --ignore-unknown-classes."
+    )
+
+
+def _items(files_of: Classes, classes: Sequence[str]) -> Items:
+    items = [(file, index) for index, name in enumerate(classes) for file in files_of.get(name, ())]
+    return tuple(sorted(items, key=lambda item: [natural_key(part) for part in item[0].split("/")]))
+
+
+def _from_folders(root: Path) -> tuple[dict[Split, Classes], int]:
+    """Return {split: {class: files}}, classes without files included, and the number of other files."""
+    outside = {_identity(folder) for folder in (root, *root.resolve().parents)}
+    holders: dict[Split, str] = _split_folders(root, outside) or {"train": ""}
+    folders: dict[Split, list[str]] = {
+        split: [name for name in _folders(root / holder) if _identity(root / holder / name) not in outside]
+        for split, holder in holders.items()
+    }
+    # Links to these are not followed, or a class would take in the images of another.
+    listed = outside | {_identity(root / holders[split] / name) for split in folders for name in ("", *folders[split])}
+    splits: dict[Split, Classes] = {}
+    ignored = 0 if "" in holders.values() else _count_beside(root, set(holders.values()), listed)
+    for split, holder in holders.items():
+        loose = _loose(root / holder)
+        found = {name: _walk(root, str(PurePosixPath(holder, name)), listed) for name in folders[split]}
+        splits[split] = {name: files for name, (files, _) in found.items()}
+        _check_loose(root / holder, loose, splits[split])
+        ignored += len(loose) + sum(others for _, others in found.values())
+    return splits, ignored
+
+
+def _split_folders(root: Path, outside: set[Identity]) -> dict[Split, str]:
+    """Return the folder of each split, or nothing where the folders of `root` are classes."""
+    top = _folders(root)
+    named = [name for name in top if name.casefold() in _SPLIT_NAMES]
+    splits: dict[Split, str] = {_SPLIT_NAMES[name.casefold()]: name for name in named}
+    # A class may be called "train" (CIFAR-100 has one), so names alone do not decide.
+    others = [name for name in top if name not in named and _walk(root, name, outside)[0]] if named else []
+    if others and not (len(splits) > 1 and "train" in splits and _holds_only_folders(root / splits["train"])):
+        _check_no_twins(root, named, others)
+        return {}
+    if len(splits) < len(named):
+        raise DataError(f"{root} has two folders for one split among {', '.join(named)}; keep one of them")
+    if splits and "train" not in splits:
+        raise DataError(f"{root} has {' and '.join(named)} but no folder train")
+    return {split: splits[split] for split in SPLITS if split in splits}
+
+
+def _holds_only_folders(folder: Path) -> bool:
+    return bool(_folders(folder)) and not any(map(_is_image, _loose(folder)))
+
+
+def _check_no_twins(root: Path, named: Sequence[str], others: Sequence[str]) -> None:
+    """Refuse train/cat beside more/cat: as classes, "train" and "more" would make no sense."""
+    for name in others:
+        for split in named:
+            if set(_folders(root / name)) & set(_folders(root / split)):
+                raise DataError(
+                    f"{root / name} has the same class folders as {split}; "
+                    "call it train, validation or test, or move it away"
+                )
+
+
+def _count_beside(root: Path, holders: set[str], listed: set[Identity]) -> int:
+    walked = [_walk(root, name, listed) for name in _folders(root) if name not in holders]
+    return len(_loose(root)) + sum(len(files) + others for files, others in walked)
+
+
+def _check_loose(folder: Path, loose: Sequence[str], classes: Classes) -> None:
+    images = sum(map(_is_image, loose))
+    if images and not any(classes.values()):
+        raise DataError(
+            f"{folder} holds {images} image{'' if images == 1 else 's'} but no class folders; "
+            "put the images of each class into a folder of its own, or name a CSV of file,class as labels_csv"
+        )
+
+
+def _walk(root: Path, start: str, listed: set[Identity]) -> tuple[list[str], int]:
+    """Return all images below `start`, as paths relative to `root`, and the number of other files."""
+    images: list[str] = []
+    others, seen, pending = 0, set(listed), [start]
+    while pending:
+        folder = pending.pop()
+        for name in _names(root / folder):
+            path = f"{folder}/{name}"
+            if _is_image(name):
+                images.append(path)
+            elif not os.path.isdir(root / path):
+                others += 1
+            elif (identity := _identity(root / path)) not in seen:
+                seen.add(identity)
+                pending.append(path)
+    return images, others
+
+
+def _folders(folder: Path) -> list[str]:
+    return [name for name in _names(folder) if os.path.isdir(folder / name)]
+
+
+def _loose(folder: Path) -> list[str]:
+    return [name for name in _names(folder) if not os.path.isdir(folder / name)]
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names in a folder in natural order, without hidden ones and what macOS adds to archives."""
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise DataError(f"cannot read folder {folder}: {error.strerror}") from None
+    return sorted((name for name in names if not name.startswith(".") and name != "__MACOSX"), key=natural_key)
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _identity(path: Path) -> Identity:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _from_csv(root: Path, labels_csv: str) -> tuple[dict[Split, Classes], int]:
+    path = next((path for path in (root / labels_csv, Path(labels_csv).expanduser()) if path.is_file()), None)
+    if path is None:
+        raise DataError(f"labels_csv {labels_csv!r} is neither in {root} nor in the current folder")
+    rows = _rows(path)
+    columns = _header(path, *rows[0])
+    seen: dict[str, int] = {}
+    splits: dict[Split, Classes] = {"train": {}}
+    for line, cells in rows[1:] if columns else rows:
+        row = f"{path} row {line}"
+        names = columns or _COLUMNS[: len(cells)]
+        if not 2 <= len(cells) == len(names):
+            raise DataError(f"{row} has {len(cells)} columns; expected {', '.join(columns or _COLUMNS[:2])}")
+        values = dict(zip(names, cells, strict=True))
+        file, split = _file(root, row, values["file"]), _split(row, values.get("split", "train"))
+        if not values["class"]:
+            raise DataError(f"{row} has no class for {file}")
+        if seen.setdefault(file, line) != line:
+            raise DataError(f"{row} lists {file} again, after row {seen[file]}; keep one of them")
+        splits.setdefault(split, {}).setdefault(values["class"], []).append(file)
+    return splits, 0
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the line number and cells of each row that is not blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        first = text.lstrip().partition("\n")[0]
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+        cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {path} as CSV in UTF-8: {error}") from None
+    rows = [(line, row) for line, row in cells if any(row)]
+    if not rows:
+        raise DataError(f"{path} has no rows; expected file,class")
+    return rows
+
+
+def _header(path: Path, line: int, cells: list[str]) -> tuple[str, ...]:
+    """Return the columns that the first row names, or nothing where it is a row of data."""
+    columns = tuple(_COLUMN_NAMES.get(cell.casefold(), "") for cell in cells)
+    if not any(columns) or any(map(_is_image, cells)):
+        return ()
+    if "" in columns:
+        raise DataError(f"{path} row {line}: unknown column {cells[columns.index('')]!r}; expected file, class, split")
+    if len(set(columns)) < len(columns) or not {"file", "class"} <= set(columns):
+        raise DataError(f"{path} row {line}: columns {', '.join(cells)}; expected file, class and, if wanted, split")
+    return columns
+
+
+def _file(root: Path, row: str, name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise DataError(f"{row}: expected a file inside {root}, not {name!r}")
+    if not os.path.lexists(root / path):
+        raise DataError(f"{row}: there is no file {name!r} in {root}")
+    return path.as_posix()
+
+
+def _split(row: str, name: str) -> Split:
+    if name.casefold() not in _SPLIT_NAMES:
+        raise DataError(f"{row}: unknown split {name!r}; expected train, validation or test")
+    return _SPLIT_NAMES[name.casefold()]

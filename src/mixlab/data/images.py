@@ -1,0 +1,123 @@
+"""Sets of labelled images that answer a list of indices with a whole batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mixlab.data.decode import decode
+from mixlab.data.resample import resize, square_region
+from mixlab.errors import UnreadableImage
+from mixlab.spec import DataSpec
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images as they are stored (uint8, any square size) or as the network sees them (float32 in [0, 1])."""
+
+    images: Tensor  # (batch, channels, height, width)
+    labels: Tensor  # (batch,), int64
+    indices: np.ndarray  # (batch,), of the images in their set; unreadable ones are left out
+
+
+@dataclass(frozen=True)
+class MemoryImages:
+    """Images in one tensor, on any device."""
+
+    images: Tensor  # (images, channels, height, width), uint8, or float32 in [0, 1]
+    labels: np.ndarray  # (images,), int64
+    names: tuple[str, ...]
+    unreadable: dict[str, str] = field(default_factory=dict)  # name -> reason
+    readable: np.ndarray | None = None  # (images,), bool; None: all are
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        if self.readable is not None:
+            indices = indices[self.readable[indices]]
+        chosen = torch.from_numpy(indices).to(self.images.device)
+        return Batch(self.images[chosen], torch.from_numpy(self.labels[indices]), indices)
+
+    def select(self, indices: np.ndarray) -> "MemoryImages":
+        """Return the set of only these images, in this order."""
+        names = tuple(self.names[index] for index in indices)
+        return MemoryImages(self.images[torch.from_numpy(indices)], self.labels[indices], names)
+
+    def to(self, device: torch.device) -> "MemoryImages":
+        return MemoryImages(self.images.to(device), self.labels, self.names, self.unreadable, self.readable)
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Image files that are decoded when they are asked for."""
+
+    root: Path
+    names: tuple[str, ...]  # paths relative to root
+    labels: np.ndarray  # (images,), int64
+    spec: DataSpec
+    canvas_size: int = 0  # side, in pixels, that uint8 images for training are stored at; 0: float32 as evaluated
+    unreadable: dict[str, str] = field(default_factory=dict)  # name -> reason, as met so far in this process
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        images, kept = [], []
+        for index in indices:
+            try:
+                images.append(self._read(self.root / self.names[index]))
+                kept.append(index)
+            except UnreadableImage as error:
+                self.unreadable[self.names[index]] = str(error)
+        chosen = np.array(kept, dtype=np.int64)
+        size = self.canvas_size or self.spec.image_size
+        stacked = torch.stack(images) if images else torch.zeros(0, self.spec.channels, size, size)
+        return Batch(stacked, torch.from_numpy(self.labels[chosen]), chosen)
+
+    def _read(self, path: Path) -> Tensor:
+        if self.canvas_size:
+            return read_canvas(path, self.spec, self.canvas_size)
+        return read_exact(path, self.spec)
+
+
+Images = MemoryImages | FileImages
+
+
+def read_exact(source: Path | bytes, spec: DataSpec) -> Tensor:
+    """Decode one image to what the network sees, (channels, size, size), float32 in [0, 1].
+
+    Raises:
+        UnreadableImage: with the reason.
+    """
+    return fit(decode(source, spec.channels), spec)
+
+
+def fit(pixels: np.ndarray, spec: DataSpec) -> Tensor:
+    """Resize decoded pixels, uint8 (height, width, channels), to the network's input."""
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    return resize(image, spec.image_size, spec.resize_mode, torch.tensor(spec.mean))[0]
+
+
+def read_canvas(path: Path, spec: DataSpec, size: int) -> Tensor:
+    """Decode one image for training, quickly, to (channels, size, size), uint8."""
+    pixels = decode(path, spec.channels, draft_size=size)
+    top, left, height, width = square_region(pixels.shape[0], pixels.shape[1], spec.resize_mode)
+    fill = tuple(round(255 * value) for value in spec.mean)
+    if spec.resize_mode == "pad":
+        rows, columns = round(max(-top, 0)), round(max(-left, 0))
+        square = np.full((round(height), round(width), spec.channels), fill, dtype=np.uint8)
+        square[rows : rows + pixels.shape[0], columns : columns + pixels.shape[1]] = pixels
+        pixels, top, left = square, 0.0, 0.0
+    image = Image.fromarray(pixels if spec.channels == 3 else pixels[:, :, 0])
+    box = (left, top, left + width, top + height)
+    resized = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return torch.from_numpy(resized.reshape(size, size, spec.channels).copy()).permute(2, 0, 1)
+
+
+def names_of(images: Images, indices: Sequence[int] | np.ndarray) -> list[str]:
+    return [images.names[index] for index in indices]

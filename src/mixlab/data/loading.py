@@ -1,0 +1,67 @@
+"""Batches in a given order: from memory at once, from files through worker processes that draw nothing."""
+
+import signal
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mixlab.data.images import Batch, Images, MemoryImages
+
+MEMORY_LIMIT = 2 * 2**30  # bytes of pixels up to which a folder is decoded once and kept
+
+
+class _Batches(Dataset[Batch]):
+    def __init__(self, images: Images, order: Sequence[np.ndarray]) -> None:
+        self.images, self.order = images, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, position: int) -> tuple[Batch, dict[str, str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        found = self.images.batch(self.order[position])
+        return found, self.images.unreadable
+
+
+def batches(images: Images, order: Sequence[np.ndarray], workers: int = 0) -> Iterator[Batch]:
+    """Yield one batch for each array of indices in `order`, the same for any number of workers.
+
+    A file that cannot be read is missing from its batch and named in `images.unreadable`.
+    """
+    source = _Batches(images, order)
+    if isinstance(images, MemoryImages) or workers == 0 or len(order) < 2:
+        found = (source[position] for position in range(len(order)))
+    else:
+        found = DataLoader(
+            source, batch_size=None, num_workers=min(workers, len(order)), worker_init_fn=_prepare_worker
+        )
+    for batch, unreadable in found:
+        images.unreadable.update(unreadable)
+        yield batch
+
+
+def _prepare_worker(worker: int) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+
+
+def in_order(images: Images, batch_size: int) -> list[np.ndarray]:
+    """Return the indices of all images in batches, in their own order."""
+    return [np.arange(start, min(start + batch_size, len(images))) for start in range(0, len(images), batch_size)]
+
+
+def in_memory(images: Images, workers: int = 0) -> Images:
+    """Decode a set of files once and keep the pixels, where they fit into MEMORY_LIMIT; else return the set itself."""
+    if isinstance(images, MemoryImages):
+        return images
+    size = images.canvas_size or images.spec.image_size
+    shape = (len(images), images.spec.channels, size, size)
+    dtype = torch.uint8 if images.canvas_size else torch.float32
+    if np.prod(shape, dtype=np.int64) * dtype.itemsize > MEMORY_LIMIT or len(images) == 0:
+        return images
+    pixels, readable = torch.zeros(shape, dtype=dtype), np.zeros(len(images), dtype=bool)
+    for batch in batches(images, in_order(images, 64), workers):
+        pixels[torch.from_numpy(batch.indices)] = batch.images
+        readable[batch.indices] = True
+    return MemoryImages(pixels, images.labels, images.names, images.unreadable, readable)

@@ -1,0 +1,44 @@
+"""Which device computes, and in which memory format a model is fast there."""
+
+import torch
+from torch import nn
+
+from mixlab.errors import UsageError, did_you_mean
+
+KINDS = ("auto", "cpu", "cuda", "mps")
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name such as "auto", "cpu", "cuda", "cuda:1" or "mps".
+
+    Raises:
+        UsageError: for an unknown name, or a device that this machine or this build of torch does not have.
+    """
+    kind = name.partition(":")[0]
+    if kind not in KINDS:
+        raise UsageError(f"unknown device {name!r}{did_you_mean(name, KINDS)}; known: {', '.join(KINDS)}")
+    if name == "auto":
+        return torch.device(available()[-1])
+    if kind not in available():
+        raise UsageError(f"--device {name}: this machine has only {', '.join(available())} (mixlab doctor says more)")
+    if name.startswith("cuda:") and not (name[5:].isdigit() and int(name[5:]) < torch.cuda.device_count()):
+        raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices, from cuda:0 on")
+    return torch.device(name)
+
+
+def available() -> list[str]:
+    """Return the kinds of devices at hand, the fastest last."""
+    found = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
+    return [kind for kind, present in found.items() if present]
+
+
+def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """Return channels_last, except where a GPU's library has no fast depthwise kernel for it (sides above 7)."""
+    sides = [
+        max(layer.kernel_size)
+        for layer in model.modules()
+        if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
+    ]
+    if device.type == "mps" or (device.type == "cuda" and max(sides, default=1) > 7):
+        return torch.contiguous_format
+    return torch.channels_last

@@ -1,0 +1,127 @@
+"""Files and folders that are there whole or not at all, whatever is killed, full or cut.
+
+Write aside in the same folder, flush, fsync, rename, fsync the folder. A folder carries a manifest of SHA-256 sums.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mixlab.errors import RunError
+
+MANIFEST = "manifest.json"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file in one step.
+
+    Raises:
+        RunError: where it cannot be written; what was there before stays.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with _explained(path, len(content)):
+        try:
+            _write_and_sync(aside, content)
+            os.replace(aside, path)
+            _sync_folder(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file in one step; raises as `write_bytes`."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make a folder that appears with all its files and their manifest, or does not appear.
+
+    Raises:
+        RunError: where it cannot be written; what was there before stays.
+    """
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    manifest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    needed = sum(len(content) for content in files.values())
+    with _explained(folder, needed):
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            for name, content in files.items():
+                _write_and_sync(aside / name, content)
+            _write_and_sync(aside / MANIFEST, json.dumps(manifest, indent=2).encode())
+            _sync_folder(aside)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(aside, folder)
+            _sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def verify_folder(folder: Path) -> str:
+    """Return "" where every file is as its manifest says, else what is wrong."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        for name, expected in manifest.items():
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                    return f"{name} does not match its SHA-256"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, AttributeError, OSError) as error:
+        return f"{MANIFEST} cannot be read: {error}"
+    return ""
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append one line and sync it.
+
+    Raises:
+        RunError: where it cannot be written.
+    """
+    with _explained(path, len(text)), path.open("ab") as file:
+        file.write(text.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a killed writer left behind."""
+    for aside in folder.glob(".*.partial"):
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
+
+
+def _write_and_sync(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows has no handle of a folder to sync; its rename is journalled
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _explained(path: Path, needed: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+        free = shutil.disk_usage(path.parent if path.parent.exists() else Path.cwd()).free
+        raise RunError(
+            f"the disk is full: {path} needs {needed:,} bytes and {free:,} are free. "
+            "What was saved before is intact; free some space and run the same command again"
+        ) from None

@@ -1,0 +1,52 @@
+"""Errors that are answers to the reader: what was given, what was expected, what to do."""
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class MixlabError(Exception):
+    """Base of every error that the command line prints as one line, without a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(MixlabError):
+    """A command, flag, key or value that cannot be read."""
+
+    exit_code = 2
+
+
+class DataError(MixlabError):
+    """Data that is missing, empty, inconsistent or unreadable."""
+
+
+class UnreadableImage(DataError):
+    """One image file that cannot be decoded; the message is the reason, without the file's name."""
+
+
+class RunError(MixlabError):
+    """A run folder, checkpoint or bundle that cannot be used."""
+
+
+class TrainingError(MixlabError):
+    """Training that cannot go on, such as a loss that is no longer finite."""
+
+
+class CheckFailed(MixlabError):
+    """A check that was asked for and did not pass."""
+
+    exit_code = 3
+
+
+class Interrupted(MixlabError):
+    """Stopped by a signal, with everything saved."""
+
+    exit_code = 130
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" with the nearest of `known`, or "" where nothing is near."""
+    lowered = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(given.lower(), lowered, n=1, cutoff=0.6)
+    return f"; did you mean {lowered[near[0]]}?" if near else ""

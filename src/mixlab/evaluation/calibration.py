@@ -1,0 +1,81 @@
+"""Temperature scaling: the one number that makes a model's confidence honest and leaves its answers alone."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlab.errors import UsageError
+from mixlab.evaluation.metrics import check_scores
+
+COLDEST, HOTTEST = 0.05, 20.0  # bounds of the temperature
+TOLERANCE = 1e-10  # relative, of the temperature
+
+
+def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Return the probabilities softmax(logits / temperature) along the last axis.
+
+    Raises:
+        UsageError: unless the temperature is above 0.
+    """
+    if not temperature > 0:
+        raise UsageError(f"temperature={temperature}: expected a number above 0")
+    return _softmax(_below_largest(logits) / temperature)
+
+
+def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """Return the temperature T in [0.05, 20] that minimises the mean loss of softmax(logits / T) (Guo et al., 2017).
+
+    The loss is convex in 1 / T, so Newton's method on its slope, held between the bounds, finds the minimum to ten
+    digits. It ends at the lower bound where every answer is right, at the upper one where the answers are no better
+    than chance, and is 1 where all logits of an image are equal and no temperature matters.
+
+    Args:
+        logits: (n, classes), of images that the model was not trained on.
+        labels: (n,), indices of the true classes.
+
+    Raises:
+        DataError: where there is no image, or shapes or labels do not fit.
+    """
+    check_scores(logits, labels)
+    shifted = _below_largest(logits)
+    if not shifted.any():
+        return 1.0
+    if _slope(shifted, labels, 1 / HOTTEST)[0] >= 0:
+        return HOTTEST
+    if _slope(shifted, labels, 1 / COLDEST)[0] <= 0:
+        return COLDEST
+    return 1 / _root(shifted, labels, low=1 / HOTTEST, high=1 / COLDEST)
+
+
+def _root(logits: NDArray[np.float64], labels: NDArray[np.int64], low: float, high: float) -> float:
+    """Return the scale in (low, high) at which the slope, below 0 at `low` and above 0 at `high`, is 0."""
+    scale = 1.0
+    while high - low > TOLERANCE * low:
+        slope, curvature = _slope(logits, labels, scale)
+        low, high = (low, scale) if slope > 0 else (scale, high)
+        newton = scale - slope / max(curvature, 1e-300)
+        if abs(newton - scale) <= TOLERANCE * scale:
+            return scale
+        scale = newton if low < newton < high else math.sqrt(low * high)
+    return scale
+
+
+def _slope(logits: NDArray[np.float64], labels: NDArray[np.int64], scale: float) -> tuple[float, float]:
+    """Return the first and second derivative of the mean loss of softmax(scale * logits) by the scale."""
+    probabilities = _softmax(scale * logits)
+    mean = (probabilities * logits).sum(axis=1)
+    variance = (probabilities * (logits - mean[:, None]) ** 2).sum(axis=1)
+    true = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+    return float((mean - true).mean()), float(variance.mean())
+
+
+def _below_largest(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Shift each row so that its largest logit is 0, which no exponential of it can overflow."""
+    wide = logits.astype(np.float64)
+    return wide - wide.max(axis=-1, keepdims=True)
+
+
+def _softmax(shifted: NDArray[np.float64]) -> NDArray[np.float64]:
+    weights = np.exp(shifted)
+    return weights / weights.sum(axis=-1, keepdims=True)

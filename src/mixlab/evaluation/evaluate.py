@@ -1,0 +1,164 @@
+"""Measuring a finished run on one split of its data, or of other data with the same classes."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mixlab import devices, durable
+from mixlab.data.catalogue import DataConfig, DataSet
+from mixlab.data.images import FileImages, Images
+from mixlab.errors import DataError, did_you_mean
+from mixlab.evaluation import calibration, inference, metrics, pictures
+from mixlab.evaluation.metrics import Estimate, Metrics
+from mixlab.run.bundle import read_bundle
+from mixlab.run.folder import Run
+from mixlab.spec import DataSpec
+
+GALLERY = 40  # pictures in a gallery
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, and the folder that holds it."""
+
+    folder: Path
+    split: str
+    metrics: Metrics  # after the temperature
+    ece_before: Estimate  # before it
+    temperature: float
+    readings: int  # how often the split has been read for this run, this time included
+    unreadable: dict[str, str]  # file -> reason
+
+    def as_json(self) -> dict[str, Any]:
+        found = self.metrics.model_dump(mode="json")
+        return {
+            "split": self.split,
+            "folder": str(self.folder),
+            **{name: found.pop(name) for name in ("images", "top1", "top5", "loss", "ece")},
+            "ece_before_temperature": self.ece_before.model_dump(mode="json"),
+            "temperature": self.temperature,
+            "readings": self.readings,
+            "unreadable": self.unreadable,
+            **found,
+        }
+
+
+def evaluate(
+    run: Run, split: str = "test", data: DataConfig | None = None, device: str = "auto", workers: int = 2
+) -> Evaluation:
+    """Measure a finished run and write metrics.json, predictions.csv and pictures into its folder.
+
+    Args:
+        data: other data than the run was trained on; its classes are matched by name.
+
+    Raises:
+        RunError: where the run is not finished or damaged.
+        DataError: where the data cannot be read or has classes that the model does not know.
+    """
+    bundle, experiment = read_bundle(run), run.experiment
+    spec, chosen = bundle.description.spec, devices.choose_device(device)
+    loaded = (data or experiment.data).load(experiment.seed, experiment.protocol == "honest")
+    images = _as_evaluated(loaded, split, spec)
+    model = bundle.build().to(chosen).to(memory_format=devices.memory_format(bundle.build(), chosen))  # pyright: ignore[reportCallIssue]
+    label = split if data is None else f"{split}-{Path(getattr(data, 'path', '') or data.name).name}"
+    readings = run.count_reading(label, len(images))
+    found = inference.collect(inference.iterate(model, images, spec, chosen, workers=workers))
+    return _write(run.evaluation(label), label, found, images, bundle.description.temperature, spec, readings)
+
+
+def _as_evaluated(data: DataSet, split: str, spec: DataSpec) -> Images:
+    """Return a split with the labels and the preprocessing of a model."""
+    images = data.split(split)
+    if data.spec.classes != spec.classes:
+        images = replace(images, labels=_matched(images.labels, data.spec.classes, spec.classes))
+    if isinstance(images, FileImages):
+        return replace(images, spec=spec, canvas_size=0, unreadable={})
+    if images.images.shape[1] != spec.channels:
+        raise DataError(f"the model takes {spec.channels} channels, these images have {images.images.shape[1]}")
+    return images
+
+
+def _matched(labels: np.ndarray, given: Sequence[str], known: Sequence[str]) -> np.ndarray:
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise DataError(
+            f"the model does not know the class {unknown[0]!r}{did_you_mean(unknown[0], known)}; "
+            f"it knows {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}"
+        )
+    return np.array([known.index(name) for name in given], dtype=np.int64)[labels]
+
+
+def _write(
+    folder: Path,
+    split: str,
+    found: inference.Predictions,
+    images: Images,
+    temperature: float,
+    spec: DataSpec,
+    readings: int,
+) -> Evaluation:
+    before = calibration.softmax(found.logits)
+    after = calibration.softmax(found.logits, temperature)
+    measured = metrics.measure(after, found.labels, spec.classes)
+    raw = metrics.measure(before, found.labels, spec.classes)
+    evaluation = Evaluation(folder, split, measured, raw.ece, temperature, readings, images.unreadable)
+    text = json.dumps(evaluation.as_json(), indent=2, ensure_ascii=False) + "\n"
+    durable.write_bytes(folder / "metrics.json", text.encode())
+    durable.write_bytes(
+        folder / "predictions.csv", _table(found, after, images, spec).encode("utf-8", "surrogateescape")
+    )
+    _draw(folder, evaluation, found, before, after, images, spec)
+    return evaluation
+
+
+def _table(found: inference.Predictions, probabilities: np.ndarray, images: Images, spec: DataSpec) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(["image", "class", "predicted", "correct", "confidence", "probability_of_class"])
+    predicted = probabilities.argmax(1)
+    for place, index in enumerate(found.indices):
+        label, answer = found.labels[place], predicted[place]
+        numbers = (probabilities[place, answer], probabilities[place, label])
+        names = (images.names[index], spec.classes[label], spec.classes[answer])
+        writer.writerow([*names, int(label == answer), *(f"{number:.6f}" for number in numbers)])
+    return buffer.getvalue()
+
+
+def _draw(
+    folder: Path,
+    evaluation: Evaluation,
+    found: inference.Predictions,
+    before: np.ndarray,
+    after: np.ndarray,
+    images: Images,
+    spec: DataSpec,
+) -> None:
+    pictures.confusion(folder / "confusion.png", evaluation.metrics)
+    pictures.per_class(folder / "per_class.png", evaluation.metrics)
+    bins = [metrics.reliability(probabilities, found.labels) for probabilities in (before, after)]
+    pictures.reliability(folder / "reliability.png", bins[0], bins[1], evaluation.temperature)
+    predicted, confidence = after.argmax(1), after.max(1)
+    wrong = np.flatnonzero(predicted != found.labels)
+    surest_wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:GALLERY]
+    spread = np.linspace(0, len(predicted) - 1, min(GALLERY, len(predicted))).astype(np.int64)
+    for name, title, places in (
+        ("predictions.png", f"{evaluation.split}: pictures spread evenly over the split", spread),
+        ("mistakes.png", f"{evaluation.split}: the surest of {len(wrong):,} mistakes", surest_wrong),
+    ):
+        if len(places):
+            shown = _pixels(images, found.indices[places], spec)
+            chosen = (found.labels[places], predicted[places], confidence[places])
+            pictures.gallery(folder / name, shown, *chosen, spec.classes, title)
+
+
+def _pixels(images: Images, indices: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """Return images as the network sees them, uint8 (images, height, width, channels)."""
+    floats = inference.as_input(images.batch(indices).images.cpu(), spec)
+    return (floats * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()

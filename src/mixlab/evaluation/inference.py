@@ -1,0 +1,76 @@
+"""Logits of many images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mixlab import devices
+from mixlab.data.images import Batch, Images
+from mixlab.data.loading import batches, in_order
+from mixlab.data.resample import resize
+from mixlab.errors import DataError
+from mixlab.spec import DataSpec
+
+BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits of the images of a split that could be read."""
+
+    logits: np.ndarray  # (images, classes), float32
+    labels: np.ndarray  # (images,), int64
+    indices: np.ndarray  # (images,), places in the split
+
+    def top1(self) -> float:
+        """Return the share of images whose highest logit is that of their label."""
+        return float((self.logits.argmax(1) == self.labels).mean())
+
+    def loss(self) -> float:
+        """Return the mean negative log-likelihood, in nats."""
+        logits = torch.from_numpy(self.logits).double()
+        return float(nn.functional.cross_entropy(logits, torch.from_numpy(self.labels)))
+
+
+def as_input(images: Tensor, spec: DataSpec) -> Float[Tensor, "batch channels size size"]:
+    """Return stored images (uint8, or float32 in [0, 1]) as the network sees them."""
+    floats = images.float() / 255 if images.dtype == torch.uint8 else images
+    return resize(floats, spec.image_size, spec.resize_mode, torch.tensor(spec.mean, device=images.device))
+
+
+def iterate(
+    model: nn.Module,
+    images: Images,
+    spec: DataSpec,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    workers: int = 0,
+) -> Iterator[tuple[Tensor, Batch]]:
+    """Yield the float32 logits, on the CPU, of one batch after the other, and the batch."""
+    layout = devices.memory_format(model, device)
+    for batch in batches(images, in_order(images, BATCH_SIZE), workers):
+        if len(batch.indices) == 0:
+            continue
+        with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            inputs = as_input(batch.images.to(device), spec).contiguous(memory_format=layout)
+            yield model(inputs).float().cpu(), batch
+
+
+def collect(found: Iterator[tuple[Tensor, Batch]]) -> Predictions:
+    """Put the batches of `iterate` together.
+
+    Raises:
+        DataError: where not one image could be read.
+    """
+    parts = list(found)
+    if not parts:
+        raise DataError("not one image of the split can be read; mixlab data check names the files and the reasons")
+    return Predictions(
+        torch.cat([logits for logits, _ in parts]).numpy(),
+        torch.cat([batch.labels for _, batch in parts]).numpy(),
+        np.concatenate([batch.indices for _, batch in parts]),
+    )

@@ -1,0 +1,127 @@
+"""The experiment: one frozen tree of everything that decides a result."""
+
+import hashlib
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from mixlab.config import Config, assign, canonical_json, merge, parse_override, read_toml
+from mixlab.data import catalogue as data_sets
+from mixlab.data.augmentation import AugmentationConfig
+from mixlab.data.catalogue import DataConfig, DigitsConfig
+from mixlab.models import catalogue as models
+from mixlab.models.catalogue import ModelConfig
+from mixlab.models.convmixer import ConvMixerConfig
+from mixlab.optim.optimizers import AdamWConfig, OptimizerConfig
+from mixlab.optim.schedules import OneCycleConfig, ScheduleConfig
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Experiment(Config):
+    """Device, workers and progress bar are no part of it: they do not decide the result."""
+
+    seed: NonNegativeInt = 0
+    epochs: PositiveFloat = 10  # passes over the training images; the last may be a part of one
+    schedule_epochs: NonNegativeFloat = 0  # length that the schedule is planned for, in epochs; 0: epochs
+    batch_size: PositiveInt = 128  # images of one optimiser step
+    accumulate: PositiveInt = 1  # parts that a batch is computed in; BatchNorm sees one part
+    label_smoothing: Share = 0.0
+    clip_norm: NonNegativeFloat = 1.0  # largest norm of the gradient; 0: not clipped
+    weight_average: Share = 0.0  # decay of the moving average of weights that is evaluated and shipped; 0: off
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the operations that allow it (autocast)
+    protocol: Literal["honest", "published"] = "honest"  # published: no validation images, test watched each epoch
+    select: Literal["best", "last"] = "best"  # epoch whose weights are shipped; best: by validation accuracy
+    weights: str = ""  # run, bundle or safetensors file to start from; "": fresh weights
+    freeze: bool = False  # train only what `weights` did not have
+    data: DataConfig = DigitsConfig()
+    model: ModelConfig = ConvMixerConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    optimizer: OptimizerConfig = AdamWConfig()
+    schedule: ScheduleConfig = OneCycleConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate={self.accumulate} is more than batch_size={self.batch_size}")
+        if self.schedule_epochs and self.schedule_epochs < self.epochs:
+            raise ValueError(f"schedule_epochs={self.schedule_epochs} is shorter than epochs={self.epochs}")
+        if self.freeze and not self.weights:
+            raise ValueError("freeze=true needs weights=FILE_OR_RUN to start from")
+        return self
+
+    def steps_per_epoch(self, images: int) -> int:
+        return max(images // self.batch_size, 1)
+
+    def steps(self, images: int) -> int:
+        """Return the number of optimiser steps for so many training images; an epoch leaves out its remainder."""
+        return max(round(self.epochs * self.steps_per_epoch(images)), 1)
+
+    def schedule_steps(self, images: int) -> int:
+        return max(round((self.schedule_epochs or self.epochs) * self.steps_per_epoch(images)), 1)
+
+    def digest(self) -> str:
+        """Return 8 hexadecimal digits that differ between experiments."""
+        return hashlib.sha256(canonical_json(self).encode()).hexdigest()[:8]
+
+
+def parse_experiment(values: Mapping[str, Any]) -> Experiment:
+    """Build an experiment from plain values, in which data and model may be just names.
+
+    Raises:
+        UsageError: naming the key, the value and the way out.
+        DataError: for data that is neither a known set nor a folder.
+    """
+    expanded = dict(values)
+    if "data" in expanded:
+        expanded["data"] = data_sets.expand(expanded["data"])
+    if "model" in expanded:
+        expanded["model"] = models.expand(expanded["model"])
+    return Experiment.parse(expanded)
+
+
+def compose(recipe: Path | str, values: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
+    """Lay values (flags) and then overrides ("model.dim=64") over a recipe.
+
+    Args:
+        recipe: a TOML file, or the name of a recipe that comes with mixlab, or "" for the one of the data set.
+
+    Raises:
+        UsageError, DataError: as `parse_experiment`.
+    """
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        assign(given, key.split("."), value)
+    for word in overrides:
+        assign(given, *parse_override(word))
+    if recipe:
+        return parse_experiment(_lay(read_recipe(recipe), given))
+    data = data_sets.expand(given.get("data", "digits"))
+    return parse_experiment(_lay(read_recipe(data["name"]), given | {"data": data}))
+
+
+def read_recipe(recipe: Path | str) -> dict[str, Any]:
+    """Read a TOML file, or a recipe that comes with mixlab by its name.
+
+    Raises:
+        UsageError: where there is no such file.
+    """
+    built_in = resources.files("mixlab") / "recipes" / f"{recipe}.toml"
+    if Path(recipe).suffix != ".toml" and built_in.is_file():
+        return tomllib.loads(built_in.read_text(encoding="utf-8"))
+    return read_toml(Path(recipe))
+
+
+def _lay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Merge after spelling out names on both sides; a published size overrides every field below it."""
+    base, over = dict(base), dict(over)
+    for key, expand in (("data", data_sets.expand), ("model", models.expand)):
+        if key in base:
+            base[key] = expand(base[key])
+        if key in over and (not isinstance(over[key], dict) or "name" in over[key]):
+            over[key] = expand(over[key])
+    return merge(base, over)

@@ -1,0 +1,123 @@
+"""ConvMixer (Trockman and Kolter, "Patches Are All You Need?", 2022, arXiv 2201.09792).
+
+    z0 = norm(activation(patch embedding(x)))
+    z' = norm(activation(depthwise(z))) + z
+    z+ = norm(activation(pointwise(z')))
+
+followed by the mean over positions and a linear classifier.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+
+from mixlab.config import Config
+from mixlab.errors import UsageError
+from mixlab.models.layers import ChannelLayerNorm, DropPath, Initialisation, Normalize, SameConv2d, initialise
+from mixlab.spec import DataSpec
+
+Activation = Literal["gelu", "relu"]
+Norm = Literal["batch", "layer"]
+Residual = Literal["plain", "none", "gamma", "both"]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
+NORMS: dict[Norm, type[nn.Module]] = {"batch": nn.BatchNorm2d, "layer": ChannelLayerNorm}
+
+
+class ConvMixerConfig(Config):
+    name: Literal["convmixer"] = "convmixer"
+    dim: PositiveInt = 256  # channels everywhere after the stem (the paper's h)
+    depth: PositiveInt = 8  # number of blocks (the paper's d)
+    kernel_size: PositiveInt = 5  # side of the depthwise kernel, in patches
+    patch_size: PositiveInt = 2  # side of a patch, in pixels
+    patch_stride: NonNegativeInt = 0  # pixels from one patch to the next; 0: patch_size, so that patches do not overlap
+    patch_padding: NonNegativeInt = 0  # zeros around the image before it is cut into patches, in pixels
+    activation: Activation = "gelu"
+    norm: Norm = "batch"
+    residual: Residual = "plain"  # around the depthwise part; gamma: scaled by a learned number; both: around each part
+    dropout: Fraction = 0.0  # before the classifier
+    drop_path: Fraction = 0.0  # of the last block's residual branch; rises linearly from 0 at the first
+    initialisation: Initialisation = "default"
+
+    def build(self, spec: DataSpec) -> nn.Module:
+        """Return the network with freshly drawn weights.
+
+        Raises:
+            UsageError: where the image is smaller than one patch.
+        """
+        if spec.image_size + 2 * self.patch_padding < self.patch_size:
+            raise UsageError(
+                f"model.patch_size={self.patch_size} is larger than the image ({spec.image_size} px); "
+                "choose a smaller patch or a larger data.image_size"
+            )
+        return ConvMixer(self, spec)
+
+
+class ConvMixer(nn.Module):
+    def __init__(self, config: ConvMixerConfig, spec: DataSpec) -> None:
+        super().__init__()
+        norm, activation = NORMS[config.norm], ACTIVATIONS[config.activation]
+        self.normalize = Normalize(spec.mean, spec.std)
+        self.stem = nn.Sequential(
+            nn.Conv2d(
+                spec.channels,
+                config.dim,
+                config.patch_size,
+                stride=config.patch_stride or config.patch_size,
+                padding=config.patch_padding,
+            ),
+            activation(),
+            norm(config.dim),
+        )
+        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        self.blocks = nn.Sequential(
+            *[Block(config.dim, config.kernel_size, norm, activation, config.residual, rate) for rate in rates]
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.dim, spec.num_classes)
+        initialise(self, config.initialisation)
+
+    def forward_features(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch dim rows columns"]:
+        """Return the last feature map of images with values in [0, 1]."""
+        return self.blocks(self.stem(self.normalize(x)))
+
+    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """Return the logits of images with values in [0, 1]."""
+        pooled = self.forward_features(x).mean((2, 3))  # (batch, dim)
+        return self.classifier(self.dropout(pooled))
+
+
+class Block(nn.Module):
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int,
+        norm: type[nn.Module],
+        activation: type[nn.Module],
+        residual: Residual,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.depthwise = nn.Sequential(SameConv2d(dim, kernel_size), activation(), norm(dim))
+        self.pointwise = nn.Sequential(nn.Conv2d(dim, dim, 1), activation(), norm(dim))
+        self.drop_path = DropPath(drop_path)
+        self.residual = residual
+        if residual == "gamma":
+            self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Float[Tensor, "batch dim rows columns"]) -> Float[Tensor, "batch dim rows columns"]:
+        branch = self.depthwise(x)
+        if self.residual == "none":
+            return self.pointwise(branch)
+        if self.residual == "gamma":
+            branch = branch * self.gamma
+        mixed = x + self.drop_path(branch)
+        if self.residual == "both":
+            return mixed + self.drop_path(self.pointwise(mixed))
+        return self.pointwise(mixed)

@@ -1,0 +1,74 @@
+"""Torch's optimisers as configs, with weight decay where it belongs."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch import nn
+
+from mixlab.config import Config
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AdamWConfig(Config):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    name: Literal["adamw"] = "adamw"
+    learning_rate: PositiveFloat = 0.01  # peak; the schedule gives its share at each step
+    weight_decay: NonNegativeFloat = 0.01
+    decay_all: bool = False  # decay norms, biases and gammas too
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    epsilon: PositiveFloat = 1e-8
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        groups = parameter_groups(model, self.weight_decay, self.decay_all)
+        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=self.epsilon, foreach=True)
+
+
+class AdamConfig(Config):
+    """Adam (Kingma and Ba, 2015); weight decay is added to the gradient."""
+
+    name: Literal["adam"] = "adam"
+    learning_rate: PositiveFloat = 0.001
+    weight_decay: NonNegativeFloat = 0.0
+    decay_all: bool = False
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    epsilon: PositiveFloat = 1e-8
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        groups = parameter_groups(model, self.weight_decay, self.decay_all)
+        return torch.optim.Adam(groups, lr=self.learning_rate, betas=self.betas, eps=self.epsilon, foreach=True)
+
+
+class SGDConfig(Config):
+    """Stochastic gradient descent with momentum; weight decay is added to the gradient."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: PositiveFloat = 0.1
+    weight_decay: NonNegativeFloat = 0.0005
+    decay_all: bool = False
+    momentum: Decay = 0.9
+    nesterov: bool = False
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        groups = parameter_groups(model, self.weight_decay, self.decay_all)
+        return torch.optim.SGD(
+            groups,
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov and self.momentum > 0,
+            foreach=True,
+        )
+
+
+OptimizerConfig = Annotated[AdamWConfig | AdamConfig | SGDConfig, Field(discriminator="name")]
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool) -> list[dict]:
+    """Split the parameters that learn into those that decay (matrices and kernels) and those that do not."""
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in learned if decay_all or parameter.ndim >= 2]
+    others = [parameter for parameter in learned if not (decay_all or parameter.ndim >= 2)]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

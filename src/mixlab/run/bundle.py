@@ -1,0 +1,115 @@
+"""The bundle is what ships: weights, architecture, classes, preprocessing and temperature."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+
+from mixlab import durable
+from mixlab.config import Config
+from mixlab.errors import MixlabError, RunError
+from mixlab.models import catalogue
+from mixlab.models.catalogue import ModelConfig
+from mixlab.run.folder import Run
+from mixlab.spec import DataSpec
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"
+
+
+class BundleDescription(Config):
+    """bundle.json: everything but the weights."""
+
+    mixlab: str  # version that wrote it
+    model: ModelConfig
+    spec: DataSpec
+    temperature: PositiveFloat = 1.0  # divides the logits; fitted on validation images
+    data: str = ""  # name or folder of the data set
+    data_fingerprint: str = ""  # SHA-256 of the data set
+    experiment: str = ""  # digest of the experiment
+    weights_sha256: str = ""
+    validation: dict[str, float] = {}  # what was measured on validation images
+
+
+@dataclass(frozen=True)
+class Bundle:
+    description: BundleDescription
+    state: dict[str, Tensor]
+
+    def build(self) -> nn.Module:
+        """Return the trained network in evaluation mode."""
+        model = self.description.model.build(self.description.spec)
+        model.load_state_dict(self.state)
+        return model.eval()
+
+
+def write_bundle(folder: Path, bundle: Bundle, card: str) -> None:
+    """Write a bundle durably; raises RunError where it cannot be written."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.state.items()}
+    weights = safetensors.torch.save(state, {"format": "pt"})
+    described = bundle.description.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+    text = json.dumps(described.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    durable.write_folder(folder, {WEIGHTS: weights, DESCRIPTION: text.encode(), "README.md": card.encode()})
+
+
+def read_bundle(place: Run | Path) -> Bundle:
+    """Read the bundle of a run or a bundle folder.
+
+    Raises:
+        RunError: where there is none, or it is damaged.
+    """
+    folder = place.bundle if isinstance(place, Run) else place
+    try:
+        values: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        weights = (folder / WEIGHTS).read_bytes()
+    except FileNotFoundError as error:
+        raise RunError(_missing(place, Path(error.filename))) from None
+    except (ValueError, OSError) as error:
+        raise RunError(f"the bundle {folder} cannot be read: {error}") from None
+    try:
+        description = BundleDescription.parse({**values, "model": catalogue.parse_model(values.get("model", {}))})
+        if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
+            raise RunError(f"{folder / WEIGHTS} does not match the SHA-256 in {DESCRIPTION}; copy the bundle again")
+        return Bundle(description, safetensors.torch.load(weights))
+    except (safetensors.SafetensorError, MixlabError) as error:
+        raise RunError(f"the bundle {folder} cannot be used: {error}") from None
+
+
+def is_bundle(folder: Path) -> bool:
+    return (folder / DESCRIPTION).is_file()
+
+
+def model_card(description: BundleDescription, parameters: int, command: str) -> str:
+    """Return the README.md of a bundle."""
+    spec = description.spec
+    measured = "\n".join(f"| {name} | {value:.4f} |" for name, value in description.validation.items())
+    return f"""# {catalogue.published_name(description.model)} on {description.data}
+
+{parameters:,} parameters, trained with mixlab {version("mixlab")}.
+
+* Input: {spec.image_size} x {spec.image_size} px, {spec.channels} channels in [0, 1], resized by "{spec.resize_mode}".
+* Output: logits of {spec.num_classes} classes; divide them by {description.temperature:.4f} before the softmax.
+* Classes: {", ".join(spec.classes[:20])}{", ..." if spec.num_classes > 20 else ""}
+
+| on validation images | |
+|---|---|
+{measured}
+
+    {command}
+
+    import mixlab
+    mixlab.load("FOLDER")("picture.jpg").top(3)
+"""
+
+
+def _missing(place: Run | Path, file: Path) -> str:
+    if isinstance(place, Run) and not place.is_finished:
+        return f"{place.folder} is not finished and has no bundle yet; go on with: mixlab train --resume {place.folder}"
+    folder = place.bundle if isinstance(place, Run) else place
+    return f"{folder} is no bundle: {file.name} is missing"

@@ -1,0 +1,60 @@
+"""Checkpoints: folders of tensors and JSON whose manifest says whether they are intact."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+from torch import Tensor
+
+from mixlab import durable
+from mixlab.run.folder import Run
+
+KEPT = 2
+
+
+class Checkpoint(NamedTuple):
+    step: int
+    tensors: dict[str, Tensor]  # on the CPU
+    state: dict[str, Any]  # JSON
+
+
+def save_checkpoint(run: Run, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint durably and remove all but the newest two.
+
+    Raises:
+        RunError: where it cannot be written; the ones before it stay.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    files = {
+        "tensors.safetensors": safetensors.torch.save(tensors),
+        "state.json": json.dumps({**checkpoint.state, "step": checkpoint.step}).encode(),
+    }
+    run.checkpoints.mkdir(exist_ok=True)
+    folder = run.checkpoints / f"{checkpoint.step:08d}"
+    durable.write_folder(folder, files)
+    for old in _newest_first(run)[KEPT:]:
+        shutil.rmtree(old)
+    return folder
+
+
+def load_newest(run: Run) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest intact checkpoint, or None, and what is wrong with newer ones."""
+    if run.checkpoints.exists():
+        durable.remove_partials(run.checkpoints)
+    problems = []
+    for folder in _newest_first(run):
+        problem = durable.verify_folder(folder)
+        if problem:
+            problems.append(f"{folder}: {problem}")
+            continue
+        state = json.loads((folder / "state.json").read_text())
+        tensors = safetensors.torch.load_file(folder / "tensors.safetensors")
+        return Checkpoint(state["step"], tensors, state), problems
+    return None, problems
+
+
+def _newest_first(run: Run) -> list[Path]:
+    folders = [path for path in run.checkpoints.glob("*") if path.is_dir() and path.name.isdigit()]
+    return sorted(folders, key=lambda folder: int(folder.name), reverse=True)

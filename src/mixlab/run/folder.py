@@ -1,0 +1,273 @@
+"""A run is a folder: what was asked, what was resolved, what was measured."""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from mixlab import durable
+from mixlab.config import Config, differences
+from mixlab.errors import MixlabError, RunError, did_you_mean
+from mixlab.experiment import Experiment, parse_experiment
+
+
+class Request(Config):
+    """What was asked for, before anything was measured and resolved into the experiment."""
+
+    experiment: Experiment
+    max_seconds: float = 0.0  # time that the training should fit into; 0: as long as it takes
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder; its properties read files."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def experiment(self) -> Experiment:
+        return parse_experiment(self._read_json("experiment.json"))
+
+    @property
+    def request(self) -> Request:
+        values = self._read_json("request.json")
+        return Request(experiment=parse_experiment(values["experiment"]), max_seconds=values["max_seconds"])
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.folder / "summary.json").exists()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Return the end of a finished run.
+
+        Raises:
+            RunError: where it is not finished.
+        """
+        if not self.is_finished:
+            raise RunError(f"{self.folder} is not finished; go on with: mixlab train --resume {self.folder}")
+        return self._read_json("summary.json")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "bundle"
+
+    @property
+    def plots(self) -> Path:
+        return self._made("plots")
+
+    @property
+    def tensorboard(self) -> Path:
+        return self._made("tensorboard")
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "train.log"
+
+    def evaluation(self, split: str) -> Path:
+        return self._made(f"evaluation/{split}")
+
+    def top1(self, split: str) -> float | None:
+        """Return the top-1 accuracy that was measured on a split, or None where it was not."""
+        path = self.folder / "evaluation" / split / "metrics.json"
+        return json.loads(path.read_text(encoding="utf-8"))["top1"]["value"] if path.exists() else None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return one row for each finished epoch."""
+        return _read_lines(self.folder / "metrics.jsonl")
+
+    def timings(self) -> list[dict[str, Any]]:
+        return _read_lines(self.folder / "timing.jsonl")
+
+    def add_metrics(self, row: Mapping[str, Any]) -> None:
+        durable.append_line(self.folder / "metrics.jsonl", json.dumps(row))
+
+    def add_timing(self, row: Mapping[str, Any]) -> None:
+        durable.append_line(self.folder / "timing.jsonl", json.dumps(row))
+
+    def cut_metrics(self, step: int) -> None:
+        """Forget the rows that a checkpoint at `step` does not know of."""
+        kept = [row for row in self.metrics() if row["step"] <= step]
+        durable.write_bytes(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+    def write_experiment(self, experiment: Experiment) -> None:
+        """Write the resolved experiment; with it the folder is a run."""
+        durable.write_json(self.folder / "experiment.json", experiment.model_dump(mode="json"))
+
+    def write_environment(self, device: str) -> None:
+        durable.write_json(self.folder / "environment.json", environment(device))
+        command = " ".join(sys.argv) if sys.argv else "python"
+        durable.append_line(self.folder / "command.txt", command)
+
+    def read_environment(self) -> dict[str, Any]:
+        path = self.folder / "environment.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def write_splits(self, splits: Mapping[str, Any]) -> None:
+        durable.write_json(self.folder / "splits.json", splits)
+
+    def read_splits(self) -> dict[str, Any]:
+        path = self.folder / "splits.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        durable.write_json(self.folder / "summary.json", summary)
+
+    def count_reading(self, split: str, images: int) -> int:
+        """Note that a split was read, and return how often it has been."""
+        path = self.folder / "evaluation" / "readings.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        durable.append_line(path, json.dumps({"split": split, "images": images, "time": when}))
+        return self.readings(split)
+
+    def readings(self, split: str) -> int:
+        return sum(row["split"] == split for row in _read_lines(self.folder / "evaluation" / "readings.jsonl"))
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training into this folder.
+
+        Raises:
+            RunError: where another one does.
+        """
+        try:
+            with FileLock(self.folder / "lock", timeout=0):
+                yield
+        except Timeout:
+            raise RunError(
+                f"another mixlab is training into {self.folder}; wait for it, or give this one its own --name"
+            ) from None
+
+    def _made(self, name: str) -> Path:
+        path = self.folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.folder} is not a run: it has no {name}") from None
+        except ValueError as error:
+            raise RunError(f"{self.folder / name} cannot be read: {error}") from None
+
+
+def find_run(place: str | Path, root: Path = Path("runs")) -> Run:
+    """Return the run that a folder, or a name below `root`, stands for.
+
+    Raises:
+        RunError: where there is none.
+    """
+    candidates = [Path(place).expanduser(), root / place]
+    for candidate in candidates:
+        if (candidate / "experiment.json").is_file():
+            return Run(candidate)
+    if candidates[0].is_dir():
+        raise RunError(f"{place} is a folder, but no run: it has no experiment.json")
+    names = [run.name for run in list_runs(root)]
+    known = f"; known: {', '.join(names[-3:])}" if names else f"; {root} holds no runs"
+    raise RunError(f"there is no run {place}{did_you_mean(Path(place).name, names) or known}")
+
+
+def list_runs(root: Path) -> list[Run]:
+    """Return the runs below a folder, oldest first."""
+    found = [path.parent for path in root.glob("*/experiment.json")]
+    return [Run(folder) for folder in sorted(found, key=lambda folder: (folder.stat().st_ctime, folder.name))]
+
+
+def remove_run(run: Run) -> None:
+    """Delete a run folder with everything in it.
+
+    Raises:
+        RunError: where something is training into it.
+    """
+    with run.lock():
+        pass
+    shutil.rmtree(run.folder)
+
+
+def open_run(request: Request, name: str, root: Path, new: bool) -> Run:
+    """Return the folder of a request: a new one, or the one that the same request made before.
+
+    Raises:
+        RunError: where the folder holds another experiment, or something that is no run.
+    """
+    folder = root / name
+    if new:
+        folder = next(path for path in _numbered(folder) if not path.exists())
+    run = Run(folder)
+    if (folder / "request.json").exists():
+        _refuse_other(run, request)
+    elif folder.exists() and any(path.name != "lock" and path.suffix != ".partial" for path in folder.iterdir()):
+        raise RunError(f"{folder} exists and is no run; choose another --name or --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {folder}: {error.strerror}; choose another --out") from None
+    if not (folder / "request.json").exists():
+        durable.write_json(folder / "request.json", request.model_dump(mode="json"))
+    return run
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return what bit-equality depends on besides the experiment."""
+    return {
+        "mixlab": version("mixlab"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _refuse_other(run: Run, request: Request) -> None:
+    try:
+        found = differences(run.request, request)
+    except MixlabError as error:
+        raise RunError(f"{run.folder} holds a run that cannot be read: {error}") from None
+    if found:
+        shown = "; ".join(text.removeprefix("experiment.") for text in found[:3])
+        more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+        raise RunError(f"{run.folder} holds another experiment ({shown}{more}). Choose another --name, or add --new")
+
+
+def _numbered(folder: Path) -> Iterator[Path]:
+    yield folder
+    number = 2
+    while True:
+        yield folder.with_name(f"{folder.name}-{number}")
+        number += 1
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # the last line of a killed writer
+            break
+    return rows

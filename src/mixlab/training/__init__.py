@@ -1,0 +1,1 @@
+"""Training: `train.train` starts, resumes or returns a run."""

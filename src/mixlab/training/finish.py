@@ -1,0 +1,54 @@
+"""The end of a training: the chosen weights become a bundle, and the run a finished one."""
+
+import torch
+
+from mixlab.data.catalogue import DataSet
+from mixlab.evaluation import inference, pictures
+from mixlab.evaluation.calibration import fit_temperature
+from mixlab.experiment import Experiment
+from mixlab.models import inspection
+from mixlab.run.bundle import Bundle, BundleDescription, model_card, write_bundle
+from mixlab.run.folder import Run
+from mixlab.training.state import TrainState
+
+
+def finish(
+    run: Run, experiment: Experiment, data: DataSet, device: torch.device, state: TrainState, workers: int
+) -> None:
+    """Write the bundle, the curves and, last of all, the summary."""
+    weights = state.best.weights or state.shipped.state_dict()
+    description = BundleDescription(
+        mixlab=run.read_environment()["mixlab"],
+        model=experiment.model,
+        spec=data.spec,
+        data=data_name(experiment),
+        data_fingerprint=run.read_splits()["fingerprint"],
+        experiment=experiment.digest(),
+    )
+    model = Bundle(description, weights).build().to(device)
+    chosen = {"epoch": float(state.best.epoch), "top1": state.best.top1, "loss": state.best.loss}
+    if len(data.validation):
+        found = inference.collect(inference.iterate(model, data.validation, data.spec, device, workers=workers))
+        temperature = fit_temperature(found.logits, found.labels)
+        measured = {"top-1": found.top1(), "loss": found.loss(), "images": float(len(found.labels))}
+        description = description.model_copy(update={"temperature": temperature, "validation": measured})
+    command = f"mixlab train --resume {run.name}"
+    card = model_card(description, inspection.parameters(model), command)
+    write_bundle(run.bundle, Bundle(description, weights), card)
+    pictures.curves(run.plots / "curves.png", run.metrics())
+    run.write_summary(
+        {
+            "model": experiment.model.name,
+            "parameters": inspection.parameters(model),
+            "macs": inspection.macs(model, data.spec.channels, data.spec.image_size),
+            "steps": state.step,
+            "protocol": experiment.protocol,
+            "chosen": chosen,
+            "temperature": description.temperature,
+            "validation": description.validation,
+        }
+    )
+
+
+def data_name(experiment: Experiment) -> str:
+    return experiment.data.path if experiment.data.name == "folder" else experiment.data.name

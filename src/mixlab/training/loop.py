@@ -1,0 +1,120 @@
+"""The loop: epochs of steps, each followed by a look at the validation images, a row of metrics and a checkpoint."""
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from mixlab import randomness
+from mixlab.data.images import Batch, Images
+from mixlab.data.loading import batches
+from mixlab.errors import DataError, TrainingError
+from mixlab.evaluation import inference
+from mixlab.run.checkpoint import save_checkpoint
+from mixlab.training.progress import epoch_line
+from mixlab.training.session import Session
+from mixlab.training.state import Best, TrainState
+from mixlab.training.step import DTYPES, train_step
+from mixlab.training.tensorboard import log_epoch
+
+
+def train_to_end(session: Session, state: TrainState) -> None:
+    """Train to the last step; every way out leaves `state` between two steps."""
+    experiment = session.experiment
+    per_epoch = experiment.steps_per_epoch(len(session.data.train))
+    steps = experiment.steps(len(session.data.train))
+    while state.epoch < math.ceil(steps / per_epoch):
+        until = min((state.epoch + 1) * per_epoch, steps)
+        started, before = time.perf_counter(), state.step
+        for batch in _rest_of_epoch(session, state, until):
+            _one_step(session, state, batch)
+        _check_finite(session, state)
+        _finish_epoch(session, state, per_epoch, started, state.step - before)
+
+
+def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Iterator[Batch]:
+    experiment, images = session.experiment, session.data.train
+    per_epoch = experiment.steps_per_epoch(len(images))
+    order = randomness.permutation(len(images), experiment.seed, "order", state.epoch)
+    first = state.step - state.epoch * per_epoch
+    last = until - state.epoch * per_epoch
+    size = experiment.batch_size
+    chosen = [order[place * size : (place + 1) * size] for place in range(first, last)]
+    session.screen.start_epoch(state.epoch + 1, experiment.epochs, first, last)
+    state.train_mode()
+    saved = started = time.perf_counter()
+    for place, batch in enumerate(batches(images, chosen, session.options.workers)):
+        session.stop.check()
+        if time.perf_counter() - saved > session.options.save_seconds:
+            _check_finite(session, state)
+            save_checkpoint(session.run, state.checkpoint())
+            saved = time.perf_counter()
+        yield batch
+        session.screen.advance((place + 1) * size / (time.perf_counter() - started))
+
+
+def _one_step(session: Session, state: TrainState, batch: Batch) -> None:
+    if len(batch.indices) == 0:
+        reasons = list(session.data.train.unreadable.items())[-1:]
+        raise DataError(f"not one file of a whole batch can be read; the last: {reasons}")
+    experiment, spec = session.experiment, session.data.spec
+    images, labels = batch.images.to(session.device), batch.labels.to(session.device)
+    schedule_steps = experiment.schedule_steps(len(session.data.train))
+    train_step(state, experiment, spec, images, labels, schedule_steps)
+    if session.device.type == "cpu":  # elsewhere a look each step would make the device wait
+        _check_finite(session, state)
+
+
+def _check_finite(session: Session, state: TrainState) -> None:
+    if not state.is_finite():
+        raise TrainingError(
+            f"the loss or a weight is no longer a finite number at step {state.step:,}; nothing of it was saved. "
+            "Try a smaller --lr, clip_norm=1, or precision=float32"
+        )
+
+
+def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: float, steps: int) -> None:
+    split, images = session.watched
+    row: dict[str, Any] = {"epoch": round(state.step / per_epoch, 2), "step": state.step}
+    loss, correct, count = state.sums.tolist()
+    row |= {"train_loss": loss / count, "train_top1": correct / count}
+    trained = time.perf_counter()
+    if len(images):
+        found = _watch(session, state, split, images)
+        row |= {f"{split}_loss": found.loss(), f"{split}_top1": found.top1()}
+        _choose(session, state, row[f"{split}_top1"], row[f"{split}_loss"])
+    row["learning_rate"] = state.optimizer.param_groups[0]["lr"]
+    state.sums.zero_()
+    state.epoch += 1
+    session.run.add_metrics(row)
+    save_checkpoint(session.run, state.checkpoint())
+    seconds, speed = time.perf_counter() - started, steps * session.experiment.batch_size / max(trained - started, 1e-9)
+    session.run.add_timing({"epoch": row["epoch"], "seconds": round(seconds, 3), "images_per_second": round(speed, 1)})
+    session.screen.say(epoch_line(row, session.experiment.epochs, seconds, speed))
+    if session.options.tensorboard:
+        log_epoch(session.run, row)
+
+
+def _watch(session: Session, state: TrainState, split: str, images: Images) -> inference.Predictions:
+    """Measure the weights that would be shipped; a signal here loses nothing, the epoch is finished when going on."""
+    if split == "test":
+        session.run.count_reading("test", len(images))
+
+    def until_stopped() -> Iterator:
+        precision = DTYPES[session.experiment.precision]
+        model = state.shipped.eval()
+        for found in inference.iterate(
+            model, images, session.data.spec, session.device, precision, session.options.workers
+        ):
+            session.stop.check()
+            yield found
+
+    return inference.collect(until_stopped())
+
+
+def _choose(session: Session, state: TrainState, top1: float, loss: float) -> None:
+    """Keep the weights of the best epoch, or of the last; among equals the lower loss."""
+    last = session.experiment.select == "last" or session.experiment.protocol == "published"
+    if last or (top1, -loss) > (state.best.top1, -state.best.loss):
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in state.shipped.state_dict().items()}
+        state.best = Best(state.epoch + 1, top1, loss, weights)

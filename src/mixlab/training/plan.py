@@ -1,0 +1,155 @@
+"""The plan: what a training will do and roughly cost, measured before step 0."""
+
+import copy
+import time
+from dataclasses import dataclass
+
+import torch
+
+from mixlab import devices
+from mixlab.data.catalogue import DataSet
+from mixlab.data.images import FileImages
+from mixlab.errors import TrainingError
+from mixlab.experiment import Experiment
+from mixlab.models import catalogue, inspection
+from mixlab.training.state import new_state
+from mixlab.training.step import train_step
+
+SAFETY = 0.93  # share of a time limit that is planned for; clocks of busy machines vary
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes and estimates of a training."""
+
+    model: str
+    data: str
+    train_images: int
+    validation_images: int
+    test_images: int
+    classes: int
+    image_size: int
+    parameters: int
+    macs: int  # of one image, forward
+    epochs: float
+    steps: int
+    batch_size: int
+    device: str
+    step_seconds: float  # measured
+    evaluation_seconds: float  # of one epoch's validation, extrapolated
+    memory_bytes: int  # model, optimiser, activations and images held; an estimate
+
+    @property
+    def seconds(self) -> float:
+        return self.steps * self.step_seconds + max(round(self.epochs), 1) * self.evaluation_seconds
+
+    def lines(self) -> list[str]:
+        """Return the plan for people."""
+        held = f"{self.validation_images:,} validation, {self.test_images:,} test"
+        return [
+            f"data     {self.data}: {self.train_images:,} training, {held} images; "
+            f"{self.classes} classes, {self.image_size} px",
+            f"model    {self.model}: {self.parameters:,} parameters, {self.macs / 1e6:,.1f} M MACs per image",
+            f"training {self.epochs:g} epochs, {self.steps:,} steps of {self.batch_size} images on {self.device}",
+            f"estimate {duration(self.seconds)}, {self.memory_bytes / 2**30:.1f} GiB of memory",
+        ]
+
+
+def make_plan(experiment: Experiment, data: DataSet, device: torch.device) -> Plan:
+    """Measure a few steps on a throwaway copy of the model and add everything up."""
+    state = new_state(experiment, data.spec, device)
+    images = len(data.train)
+    batch = min(experiment.batch_size, images)
+    per_image, forward = _measure(experiment, data, device)
+    part = max(batch // experiment.accumulate, 1)
+    weights = inspection.parameters(state.model) * 4 * (6 if experiment.weight_average else 5)
+    activations = inspection.activation_bytes(state.model, part, data.spec.channels, data.spec.image_size)
+    return Plan(
+        model=catalogue.published_name(experiment.model),
+        data=experiment.data.name if experiment.data.name != "folder" else experiment.data.path,
+        train_images=images,
+        validation_images=len(data.validation),
+        test_images=len(data.test),
+        classes=data.spec.num_classes,
+        image_size=data.spec.image_size,
+        parameters=inspection.parameters(state.model),
+        macs=inspection.macs(state.model, data.spec.channels, data.spec.image_size),
+        epochs=experiment.epochs,
+        steps=experiment.steps(images),
+        batch_size=batch,
+        device=device_name(device),
+        step_seconds=per_image * batch,
+        evaluation_seconds=forward * len(data.validation if experiment.protocol == "honest" else data.test),
+        memory_bytes=weights + activations + _image_bytes(data),
+    )
+
+
+def fit_epochs(experiment: Experiment, plan: Plan, seconds: float) -> Experiment:
+    """Return the experiment with as many epochs as fit into the time, and never more than it asks for.
+
+    Raises:
+        TrainingError: where not even ten steps fit.
+    """
+    per_epoch = experiment.steps_per_epoch(plan.train_images) * plan.step_seconds + plan.evaluation_seconds
+    epochs = min(int(100 * SAFETY * seconds / per_epoch) / 100, experiment.epochs)
+    if epochs * experiment.steps_per_epoch(plan.train_images) < 10 and epochs < experiment.epochs:
+        raise TrainingError(
+            f"one epoch takes about {duration(per_epoch)}, so {duration(seconds)} is too short to learn anything; "
+            "give more --max-time, a smaller model or a smaller data.image_size"
+        )
+    planned = experiment.schedule_epochs * epochs / experiment.epochs
+    return experiment.model_copy(update={"epochs": epochs, "schedule_epochs": max(planned, epochs) if planned else 0})
+
+
+def duration(seconds: float) -> str:
+    """Return "45 s", "3 min 20 s" or "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{max(whole, 1)} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+
+
+def _measure(experiment: Experiment, data: DataSet, device: torch.device) -> tuple[float, float]:
+    """Return the seconds per image of a training step and of a forward pass."""
+    state = new_state(experiment, data.spec, device)
+    count = min(experiment.batch_size, len(data.train), 64)
+    trial = experiment.model_copy(update={"accumulate": 1})
+    batch = data.train.batch(torch.arange(count).numpy())
+    images, labels = batch.images.to(device), batch.labels.to(device)
+    state.train_mode()
+    steps = []
+    while len(steps) < 2 or (sum(steps) < 2 and len(steps) < 8):
+        started = _now(device)
+        train_step(state, trial, data.spec, images, labels, schedule_steps=1000)
+        steps.append(_now(device) - started)
+    layout = devices.memory_format(state.model, device)
+    size = data.spec.image_size
+    inputs = torch.rand(count, data.spec.channels, size, size, device=device).contiguous(memory_format=layout)
+    model = copy.deepcopy(state.model).eval()
+    with torch.inference_mode():
+        model(inputs)
+        started = _now(device)
+        model(inputs)
+        forward = _now(device) - started
+    return sorted(steps[1:])[(len(steps) - 1) // 2] / len(images), forward / count
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    if device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter()
+
+
+def _image_bytes(data: DataSet) -> int:
+    held = [images for images in (data.train, data.validation) if not isinstance(images, FileImages)]
+    return sum(images.images.nbytes for images in held)

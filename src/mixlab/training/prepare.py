@@ -1,0 +1,74 @@
+"""Before step 0: the data is checked and held, and compared with what the run began with."""
+
+import torch
+
+from mixlab.data.catalogue import DataSet
+from mixlab.data.images import Images, MemoryImages
+from mixlab.data.loading import in_memory
+from mixlab.errors import DataError
+from mixlab.experiment import Experiment
+from mixlab.run.folder import environment
+from mixlab.training.progress import Screen
+from mixlab.training.session import Options, Session
+
+
+def check_data(data: DataSet, experiment: Experiment) -> None:
+    if data.spec.num_classes < 2:
+        raise DataError(f"training needs two classes or more; found only {data.spec.classes[0]!r}")
+    if len(data.train) < 2:
+        raise DataError(f"training needs two images or more; found {len(data.train)}")
+    if experiment.protocol == "honest" and len(data.validation) == 0:
+        raise DataError(
+            f"{len(data.train)} training images are too few to set some aside for validation; "
+            "add images, or a validation and a test folder"
+        )
+
+
+def hold(data: DataSet, device: torch.device, options: Options) -> DataSet:
+    """Keep what fits in memory, on the device; test images are not touched here."""
+    train, validation = (in_memory(images, options.workers) for images in (data.train, data.validation))
+    return DataSet(
+        data.spec,
+        train.to(device) if isinstance(train, MemoryImages) else train,
+        validation.to(device) if isinstance(validation, MemoryImages) else validation,
+        data.test,
+        data.notes,
+    )
+
+
+def report_unreadable(data: DataSet, options: Options, screen: Screen) -> None:
+    found = {**data.train.unreadable, **data.validation.unreadable}
+    if not found:
+        return
+    if options.strict:
+        name, reason = next(iter(found.items()))
+        raise DataError(
+            f"{len(found)} files cannot be read, such as {name}: {reason}; without --strict they are skipped"
+        )
+    screen.say(f"skipped  {len(found)} files that cannot be read:")
+    screen.say([f"         {name}: {reason}" for name, reason in found.items()])
+
+
+def splits_of(data: DataSet) -> dict[str, Images]:
+    return {"train": data.train, "validation": data.validation, "test": data.test}
+
+
+def note_changes(session: Session) -> None:
+    """Say what is no longer as it was when the run began; exactness is promised only for the same of all this."""
+    run, screen = session.run, session.screen
+    now, before = environment(str(session.device)), run.read_environment()
+    for key in before.keys() & now.keys():
+        if before[key] != now[key]:
+            screen.say(f"note     {key} was {before[key]} and is {now[key]}: the result may differ in the last digits")
+    splits = run.read_splits()
+    if splits and splits["fingerprint"] != session.fingerprint:
+        changed = [
+            f"{len(set(splits[name]) ^ set(images.names))} files of {name}"
+            for name, images in splits_of(session.data).items()
+            if set(splits[name]) != set(images.names)
+        ]
+        raise DataError(
+            f"the data changed since {run.folder} began ({', '.join(changed) or 'the content of files'}); "
+            "restore it, or start another run with --new"
+        )
+    run.write_environment(str(session.device))

@@ -1,0 +1,50 @@
+"""What one process needs to start or go on with a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mixlab.data.catalogue import DataSet
+from mixlab.data.images import Images
+from mixlab.experiment import Experiment
+from mixlab.run.folder import Run
+from mixlab.training.progress import Screen
+from mixlab.training.signals import StopSignals
+
+
+@dataclass(frozen=True)
+class Options:
+    """What does not decide the result."""
+
+    device: str = "auto"
+    workers: int = 2  # processes that decode files
+    out: Path = Path("runs")  # folder of the run's folder
+    name: str = ""  # of the run's folder; "": made of data, model and a digest of the request
+    new: bool = False  # start another run where this one exists
+    quiet: bool = False
+    strict: bool = False  # stop where an image cannot be read
+    max_seconds: float = 0.0  # time that the training should fit into; 0: as long as it takes
+    save_seconds: float = 300.0  # time between checkpoints inside an epoch
+    tensorboard: bool = False
+
+
+@dataclass
+class Session:
+    """What one process needs to go on with a run."""
+
+    run: Run
+    experiment: Experiment
+    options: Options
+    data: DataSet
+    fingerprint: str  # of the data, before anything was decoded
+    device: torch.device
+    screen: Screen
+    stop: StopSignals
+
+    @property
+    def watched(self) -> tuple[str, Images]:
+        """The split that is measured after each epoch."""
+        if self.experiment.protocol == "published":
+            return "test", self.data.test
+        return "validation", self.data.validation

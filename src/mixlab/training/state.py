@@ -1,0 +1,118 @@
+"""The state of training: model, optimiser, weight average and step; going on from it is as never having stopped."""
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixlab import devices, randomness
+from mixlab.errors import RunError
+from mixlab.experiment import Experiment
+from mixlab.run.checkpoint import Checkpoint
+from mixlab.spec import DataSpec
+
+
+@dataclass
+class Best:
+    """The weights that validation has chosen so far."""
+
+    epoch: int = 0
+    top1: float = -1.0
+    loss: float = float("inf")
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class TrainState:
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # of float16 gradients; passes everything through where it is off
+    average: nn.Module | None  # moving average of the model, or None
+    sums: Tensor  # (3,), of the epoch so far: loss, correct, images
+    step: int = 0  # optimiser steps taken
+    epoch: int = 0  # epochs that stand in metrics.jsonl
+    best: Best = field(default_factory=Best)
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The weights that are evaluated: the average where there is one."""
+        return self.average or self.model
+
+    def train_mode(self) -> None:
+        """Put the model into training mode, except layers that are frozen: their statistics stay as they are."""
+        self.model.train()
+        for layer in self.model.modules():
+            own = list(layer.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                layer.eval()
+
+    def tensors(self) -> dict[str, Tensor]:
+        found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for index, values in self.optimizer.state_dict()["state"].items():
+            found |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+        if self.average is not None:
+            found |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        found |= {f"best.{name}": tensor for name, tensor in self.best.weights.items()}
+        return found | {"sums": self.sums}
+
+    def checkpoint(self) -> Checkpoint:
+        best = {"epoch": self.best.epoch, "top1": self.best.top1, "loss": self.best.loss}
+        state = {"epoch": self.epoch, "best": best if self.best.epoch else {}, "scaler": self.scaler.state_dict()}
+        return Checkpoint(self.step, self.tensors(), state)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over everything from a checkpoint.
+
+        Raises:
+            RunError: where it belongs to another model.
+        """
+        try:
+            self.model.load_state_dict(_group(checkpoint.tensors, "model"))
+            if self.average is not None:
+                self.average.load_state_dict(_group(checkpoint.tensors, "average"))
+        except RuntimeError as error:
+            raise RunError(f"the checkpoint does not fit the model: {str(error).splitlines()[1].strip()}") from None
+        self._restore_optimizer(_group(checkpoint.tensors, "optimizer"))
+        if checkpoint.state["scaler"]:
+            self.scaler.load_state_dict(checkpoint.state["scaler"])
+        self.sums.copy_(checkpoint.tensors["sums"])
+        self.best = Best(**checkpoint.state["best"], weights=_group(checkpoint.tensors, "best"))
+        self.step, self.epoch = checkpoint.step, checkpoint.state["epoch"]
+
+    def is_finite(self) -> bool:
+        """Whether every weight and every sum so far is a finite number."""
+        checks = [parameter.isfinite().all() for parameter in self.model.parameters()] + [self.sums.isfinite().all()]
+        return bool(torch.stack(checks).all())
+
+    def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        state: dict[int, dict[str, Any]] = {}
+        for key, tensor in tensors.items():
+            index, _, name = key.partition(".")
+            state.setdefault(int(index), {})[name] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+def new_state(experiment: Experiment, spec: DataSpec, device: torch.device) -> TrainState:
+    """Return the state before step 0, with weights drawn from the experiment's seed."""
+    randomness.seed_torch(torch.device("cpu"), experiment.seed, "weights")
+    model = experiment.model.build(spec)
+    return state_of(model, experiment, device)
+
+
+def state_of(model: nn.Module, experiment: Experiment, device: torch.device) -> TrainState:
+    """Return the state before step 0 of a model that is there already."""
+    model = model.to(device).to(memory_format=devices.memory_format(model, device))  # pyright: ignore[reportCallIssue]
+    return TrainState(
+        model=model,
+        optimizer=experiment.optimizer.build(model),
+        scaler=torch.amp.GradScaler(device.type, enabled=experiment.precision == "float16"),
+        average=copy.deepcopy(model).eval().requires_grad_(False) if experiment.weight_average else None,
+        sums=torch.zeros(3, device=device),
+    )
+
+
+def _group(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,74 @@
+"""One optimiser step, a function of the state, a batch, the seed and the step alone."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from mixlab import devices, randomness
+from mixlab.data.augmentation import augment, draw
+from mixlab.experiment import Experiment
+from mixlab.optim.average import update_average
+from mixlab.optim.schedules import learning_rate
+from mixlab.spec import DataSpec
+from mixlab.training.state import TrainState
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def train_step(
+    state: TrainState,
+    experiment: Experiment,
+    spec: DataSpec,
+    images: Tensor,
+    labels: Int[Tensor, " batch"],
+    schedule_steps: int,
+) -> None:
+    """Augment one batch of stored images, and take step number `state.step` on it.
+
+    Args:
+        images: (batch, channels, side, side) on the model's device, uint8, or float32 in [0, 1].
+        schedule_steps: length of the schedule, in steps.
+    """
+    inputs, targets = _prepare(experiment, spec, images, labels, state.step)
+    randomness.seed_torch(images.device, experiment.seed, "step", state.step, "layers")
+    rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, state.step, schedule_steps)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.zero_grad(set_to_none=True)
+    parts = zip(inputs.tensor_split(experiment.accumulate), targets.tensor_split(experiment.accumulate), strict=True)
+    for part, part_targets in parts:
+        if len(part):
+            _accumulate_gradient(state, experiment, part, part_targets, len(inputs))
+    if experiment.clip_norm:
+        state.scaler.unscale_(state.optimizer)
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), experiment.clip_norm, foreach=True)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.average is not None:
+        update_average(state.average.state_dict(), state.model, experiment.weight_average, state.step)
+    state.step += 1
+
+
+def _prepare(
+    experiment: Experiment, spec: DataSpec, images: Tensor, labels: Tensor, step: int
+) -> tuple[Float[Tensor, "batch channels size size"], Float[Tensor, "batch classes"]]:
+    draws = draw(experiment.augmentation, spec.image_size, len(images), experiment.seed, step)
+    floats = images.float() / 255 if images.dtype == torch.uint8 else images
+    targets = functional.one_hot(labels.to(images.device), spec.num_classes).float()
+    return augment(experiment.augmentation, spec, floats, targets, draws.to(images.device))
+
+
+def _accumulate_gradient(
+    state: TrainState, experiment: Experiment, inputs: Tensor, targets: Tensor, batch_size: int
+) -> None:
+    inputs = inputs.contiguous(memory_format=devices.memory_format(state.model, inputs.device))
+    dtype = DTYPES[experiment.precision]
+    with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
+        logits = state.model(inputs)
+    total = functional.cross_entropy(
+        logits.float(), targets, label_smoothing=experiment.label_smoothing, reduction="sum"
+    )
+    state.scaler.scale(total / batch_size).backward()
+    correct = (logits.argmax(1) == targets.argmax(1)).sum()
+    state.sums += torch.stack([total.detach(), correct.float(), total.new_tensor(float(len(inputs)))])
