@@ -181,6 +181,12 @@ def test_hostile_pickles_do_nothing_and_are_named(tmp_path, number):
     assert not marker.exists()
 
 
+def test_what_a_hostile_pickle_asks_for_is_named(tmp_path):
+    place = write(tmp_path, "cifar10", "pickled")
+    (place / "data_batch_1").write_bytes(pickle.dumps({"data": Reduces(eval, "1"), "labels": []}, protocol=2))
+    assert "it asks for __builtin__.eval, which CIFAR's files do not" in refusal(tmp_path)
+
+
 def test_the_hostile_pickles_would_work_elsewhere(tmp_path):
     pickle.load(io.BytesIO(next(hostile_pickles(tmp_path / "marker"))))
     assert (tmp_path / "marker").exists()

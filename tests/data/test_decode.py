@@ -242,6 +242,14 @@ def test_the_limit_itself_is_allowed(tmp_path):
     assert inspect(path) == (10_000, 10_000)
 
 
+def test_inspect_decodes_no_pixels(tmp_path, monkeypatch):
+    (tmp_path / "image.png").write_bytes(saved(RGB, "PNG"))
+    decoded = []
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: decoded.append(image))
+    assert inspect(tmp_path / "image.png") == (WIDTH, HEIGHT)
+    assert decoded == []
+
+
 def test_only_the_first_of_many_frames_is_read():
     frame = Image.new("L", (64, 64))
     data = saved(

@@ -24,7 +24,8 @@ def drawn(images: int, classes: int, temperature: float, seed: int = 0) -> Logit
 
 
 def loss(logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: float) -> float:
-    return float(functional.cross_entropy(torch.from_numpy(logits / temperature), torch.from_numpy(labels)))
+    scores, targets = torch.from_numpy(logits / temperature), torch.from_numpy(labels)
+    return float(functional.cross_entropy(scores, targets, label_smoothing=1 / (len(labels) + 2)))
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5, 8.0])
@@ -64,9 +65,14 @@ def test_the_fit_in_single_precision_is_the_same() -> None:
     assert fit_temperature(logits.astype(np.float32), labels) == pytest.approx(fit_temperature(logits, labels))
 
 
-def test_all_right_ends_at_the_cold_bound_and_all_wrong_at_the_hot_one() -> None:
+def test_all_right_is_no_certainty_but_more_of_it_is_surer() -> None:
+    few, many = drawn(20, 4, 1.0)[0], drawn(200, 4, 1.0)[0]
+    surest = [fit_temperature(logits, logits.argmax(axis=1)) for logits in (few, many)]
+    assert COLDEST < surest[1] < surest[0] < 1
+
+
+def test_all_wrong_ends_at_the_hot_bound() -> None:
     logits, _ = drawn(50, 4, 1.0)
-    assert fit_temperature(logits, logits.argmax(axis=1)) == COLDEST
     assert fit_temperature(logits, logits.argmin(axis=1)) == HOTTEST
 
 

@@ -15,7 +15,16 @@ from mixlab.evaluation.metrics import reliability as sort_into_bins
 pytestmark = pytest.mark.filterwarnings("error")
 CLASS_COUNTS = pytest.mark.parametrize("classes", [2, 10, 100])
 DPI = 50  # a third of what people get, to be quick
-AWKWARD = ["hen at $5", "$", "$a$ $b", "two\nlines", "_^{\\", "", "x" * 300, "American Staffordshire terrier, Staffie"]
+AWKWARD = [
+    "hen at $5",
+    "$",
+    r"$\frac$",
+    "two\nlines",
+    "_^{\\",
+    "",
+    "x" * 300,
+    "American Staffordshire terrier, Staffie",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv[1:] = (["--debug"] if debug else []) + [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        code = mixlab.main(standalone_mode=False)
+        code = mixlab.main(prog_name="mixlab", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         code = 2

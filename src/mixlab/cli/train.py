@@ -41,6 +41,7 @@ FLAGS = {
 @click.option("--new", is_flag=True, help="Start another run where this one exists.")
 @click.option("--resume", default="", metavar="RUN", help="Go on with a run, with no other argument.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@click.option("--stream", is_flag=True, help="Decode pictures each epoch instead of keeping them in memory.")
 @click.option("--strict", is_flag=True, help="Stop where a picture cannot be read.")
 @click.option("--download", is_flag=True, help="Fetch the data set where it is missing.")
 @click.option("--log", type=click.Choice(["tensorboard"]), help="Log to TensorBoard too.")
@@ -82,7 +83,7 @@ def _options(options: dict[str, Any]) -> Any:
     from mixlab.training.session import Options
 
     return Options(
-        **{name: options[name] for name in ("device", "workers", "name", "new", "quiet", "strict")},
+        **{name: options[name] for name in ("device", "workers", "name", "new", "quiet", "stream", "strict")},
         out=Path(options["out"]),
         max_seconds=common.seconds(options["max_time"]) if options["max_time"] else 0.0,
         save_seconds=common.seconds(options["save_every"]),

@@ -6,7 +6,7 @@ seeds; validation is carved from the training images by seed.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +21,7 @@ from mixlab.data import cifar, folder
 from mixlab.data.downloads import DOWNLOADS, IMAGENETTE_CLASSES, data_home, place
 from mixlab.data.images import FileImages, Images, MemoryImages
 from mixlab.data.splits import carve
-from mixlab.errors import DataError, did_you_mean
+from mixlab.errors import DataError, UsageError, did_you_mean
 from mixlab.spec import DataSpec, ResizeMode
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -155,7 +155,9 @@ NAMES = ("digits", *DOWNLOADS)
 
 def expand(data: Any) -> dict[str, Any]:
     """Spell out a data set: "cifar10", "imagenette160", or the path of a folder; or a table with such a name."""
-    fields = {"name": data} if isinstance(data, str | os.PathLike) else dict(data)
+    if not isinstance(data, str | os.PathLike | Mapping):
+        raise UsageError(f"data={data!r}: expected the name of a data set, a folder, or a table with one")
+    fields = dict(data) if isinstance(data, Mapping) else {"name": data}
     name = os.fspath(fields.get("name", "digits"))
     if name.startswith("imagenette") and name in DOWNLOADS:
         sizes = {"imagenette160": 128, "imagenette320": 224, "imagenette": 224}

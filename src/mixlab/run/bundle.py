@@ -72,6 +72,8 @@ def read_bundle(place: Run | Path) -> Bundle:
         raise RunError(_missing(place, Path(error.filename))) from None
     except (ValueError, OSError) as error:
         raise RunError(f"the bundle {folder} cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise RunError(f"the bundle {folder} cannot be read: {DESCRIPTION} holds no object")
     try:
         description = BundleDescription.parse({**values, "model": catalogue.parse_model(values.get("model", {}))})
         if hashlib.sha256(weights).hexdigest() != description.weights_sha256:

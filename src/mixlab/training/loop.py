@@ -10,6 +10,8 @@ from mixlab.data.images import Batch, Images
 from mixlab.data.loading import batches
 from mixlab.errors import DataError, TrainingError
 from mixlab.evaluation import inference
+from mixlab.experiment import Experiment
+from mixlab.optim.schedules import learning_rate
 from mixlab.run.checkpoint import save_checkpoint
 from mixlab.training.progress import epoch_line
 from mixlab.training.session import Session
@@ -30,6 +32,12 @@ def train_to_end(session: Session, state: TrainState) -> None:
             _one_step(session, state, batch)
         _check_finite(session, state)
         _finish_epoch(session, state, per_epoch, started, state.step - before)
+
+
+def rate(experiment: Experiment, step: int, images: int) -> float:
+    """Return the learning rate of a step of a training on so many images."""
+    peak = experiment.optimizer.learning_rate
+    return learning_rate(experiment.schedule, peak, step, experiment.schedule_steps(images))
 
 
 def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Iterator[Batch]:
@@ -59,8 +67,7 @@ def _one_step(session: Session, state: TrainState, batch: Batch) -> None:
         raise DataError(f"not one file of a whole batch can be read; the last: {reasons}")
     experiment, spec = session.experiment, session.data.spec
     images, labels = batch.images.to(session.device), batch.labels.to(session.device)
-    schedule_steps = experiment.schedule_steps(len(session.data.train))
-    train_step(state, experiment, spec, images, labels, schedule_steps)
+    train_step(state, experiment, spec, images, labels, rate(experiment, state.step, len(session.data.train)))
     if session.device.type == "cpu":  # elsewhere a look each step would make the device wait
         _check_finite(session, state)
 
@@ -83,7 +90,7 @@ def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: 
         found = _watch(session, state, split, images)
         row |= {f"{split}_loss": found.loss(), f"{split}_top1": found.top1()}
         _choose(session, state, row[f"{split}_top1"], row[f"{split}_loss"])
-    row["learning_rate"] = state.optimizer.param_groups[0]["lr"]
+    row["learning_rate"] = rate(session.experiment, state.step - 1, len(session.data.train))
     state.sums.zero_()
     state.epoch += 1
     session.run.add_metrics(row)

@@ -26,7 +26,9 @@ def check_data(data: DataSet, experiment: Experiment) -> None:
 
 def hold(data: DataSet, device: torch.device, options: Options) -> DataSet:
     """Keep what fits in memory, on the device; test images are not touched here."""
-    train, validation = (in_memory(images, options.workers) for images in (data.train, data.validation))
+    train, validation = data.train, data.validation
+    if not options.stream:
+        train, validation = (in_memory(images, options.workers) for images in (train, validation))
     return DataSet(
         data.spec,
         train.to(device) if isinstance(train, MemoryImages) else train,

@@ -23,6 +23,7 @@ class Options:
     name: str = ""  # of the run's folder; "": made of data, model and a digest of the request
     new: bool = False  # start another run where this one exists
     quiet: bool = False
+    stream: bool = False  # decode files each time instead of keeping their pixels in memory
     strict: bool = False  # stop where an image cannot be read
     max_seconds: float = 0.0  # time that the training should fit into; 0: as long as it takes
     save_seconds: float = 300.0  # time between checkpoints inside an epoch

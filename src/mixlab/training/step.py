@@ -9,7 +9,6 @@ from mixlab import devices, randomness
 from mixlab.data.augmentation import augment, draw
 from mixlab.experiment import Experiment
 from mixlab.optim.average import update_average
-from mixlab.optim.schedules import learning_rate
 from mixlab.spec import DataSpec
 from mixlab.training.state import TrainState
 
@@ -22,17 +21,16 @@ def train_step(
     spec: DataSpec,
     images: Tensor,
     labels: Int[Tensor, " batch"],
-    schedule_steps: int,
+    rate: float,
 ) -> None:
     """Augment one batch of stored images, and take step number `state.step` on it.
 
     Args:
         images: (batch, channels, side, side) on the model's device, uint8, or float32 in [0, 1].
-        schedule_steps: length of the schedule, in steps.
+        rate: learning rate of the step.
     """
     inputs, targets = _prepare(experiment, spec, images, labels, state.step)
     randomness.seed_torch(images.device, experiment.seed, "step", state.step, "layers")
-    rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, state.step, schedule_steps)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)

@@ -43,7 +43,7 @@ def load_weights(model: nn.Module, place: str, spec: DataSpec, freeze: bool) -> 
         for name, tensor in state.items()
         if name in own and own[name].shape == tensor.shape and name not in skipped
     }
-    if not any(name in taken for name, _ in model.named_parameters()):
+    if not any(name in taken for name, parameter in model.named_parameters() if parameter.ndim >= 2):
         raise RunError(f"nothing in {place} fits this model; give the same --model that it was trained with")
     model.load_state_dict(taken, strict=False)
     for name, parameter in model.named_parameters():

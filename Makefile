@@ -1,0 +1,43 @@
+# make demo: train and use ConvMixer on real handwriting.  make test: the fast tests.
+PYTHON ?= python3
+BIN := .venv/bin
+# on Windows: make BIN=.venv/Scripts ...
+
+.PHONY: demo test check format lint types floors slow kill-test clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: .venv/installed
+	@$(BIN)/python examples/demo.py
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+check: lint types floors test
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/installed
+	$(BIN)/pyright
+
+floors: .venv/installed
+	$(BIN)/lint-imports
+
+slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+# 20 trainings, each killed twice at random moments, each with 20 byte-identical ends (about 10 minutes)
+kill-test: .venv/installed
+	$(BIN)/python tests/torture/exact_resume.py --runs 20
+
+clean:
+	rm -rf .venv build dist runs

@@ -1,0 +1,6 @@
+"""`python -m mixlab`."""
+
+from mixlab.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mixlab.cli import main as cli
+
+
+def mixlab(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
+    """Run one command in this process: exit code, standard output, standard error."""
+    monkeypatch.setattr(sys, "argv", ["mixlab", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIXLAB_DATA", str(tmp_path / "home"))
+    return lambda *words: mixlab(capsys, monkeypatch, *words)
+
+
+SMALL = ("model.dim=8", "model.depth=1", "model.patch_size=2", "data.image_size=16", "batch_size=8", "--workers", "0")
+
+
+def train(call, pictures: Path, *words: str) -> tuple[int, str, str]:
+    return call("train", "--data", str(pictures), "--epochs", "2", *SMALL, *words)
+
+
+def test_a_whole_life_of_a_run(call, pictures: Path):
+    code, out, err = train(call, pictures, "--json")
+    assert code == 0
+    run = json.loads(out)["run"]
+    assert "epoch 2/2" in err
+    code, out, _ = call("evaluate", run, "--json")
+    assert (code, json.loads(out)["readings"]) == (0, 1)
+    code, out, _ = call("predict", run, str(pictures / "red"), "--json", "--top", "2")
+    found = json.loads(out)["predictions"]
+    assert (code, len(found), len(found[0]["top"])) == (0, 20, 2)
+    code, out, _ = call("runs", "list", "--json")
+    assert json.loads(out)["runs"][0]["state"] == "finished"
+    code, out, _ = call("runs", "show", Path(run).name)
+    assert "model.dim = 8" in out
+    assert call("runs", "rm", run, "--yes")[0] == 0
+    assert not Path(run).exists()
+
+
+def test_predict_reports_a_bad_file_in_its_row_and_goes_on(call, pictures: Path, tmp_path: Path, monkeypatch):
+    run = json.loads(train(call, pictures, "--json")[1])["run"]
+    (tmp_path / "bad.jpg").write_text("text")
+    code, out, _ = call("predict", run, str(tmp_path / "bad.jpg"), str(pictures / "red" / "0.png"))
+    assert code == 1
+    assert "cannot be read" in out.splitlines()[0]
+    assert "%" in out.splitlines()[1]
+    code, out, _ = call("predict", run, str(pictures / "*" / "1.png"), "--csv", "--top", "1")
+    assert (code, len(out.splitlines())) == (0, 3)
+    stdin = io.TextIOWrapper(io.BytesIO((pictures / "red" / "0.png").read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert call("predict", run, "-")[0] == 0
+    assert call("predict", run, "*.nothing")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["trian"], 2, "No such command 'trian'. Did you mean 'train'?"),
+        (["train", "--epoch", "3"], 2, "--epochs"),
+        (["train", "--epochs", "many"], 2, "'many' is not a valid float"),
+        (["train", "epochs"], 2, "expected key=value"),
+        (["train", "model.kernal_size=9"], 2, "unknown key model.kernal_size; did you mean kernel_size?"),
+        (["train", "--model", "convmixer_256_9"], 2, "did you mean convmixer_256_8"),
+        (["train", "--data", "cifar11"], 1, "did you mean cifar10"),
+        (["train", "--data", "./brids"], 1, "brids does not exist"),
+        (["train", "--data", "cifar10"], 1, "Add --download"),
+        (["train", "--epochs", "0"], 2, "epochs=0"),
+        (["train", "--precision", "float8"], 2, "precision='float8'"),
+        (["train", "--optimizer", "adamww"], 2, "did you mean adamw"),
+        (["train", "-c", "none.toml"], 2, "cannot read recipe none.toml"),
+        (["train", "--device", "cuda", "--epochs", "1"], 2, "this machine has only"),
+        (["train", "--device", "gpu"], 2, "unknown device 'gpu'"),
+        (["train", "--max-time", "soon"], 2, "expected a time such as"),
+        (["train", "--resume", "none"], 1, "there is no run none"),
+        (["train", "--resume", "none", "--epochs", "3"], 2, "leave out --epochs"),
+        (["evaluate", "none"], 1, "there is no run none"),
+        (["predict", "none", "x.jpg"], 1, "there is no run none"),
+        (["models", "show", "resnet"], 2, "unknown model 'resnet'"),
+        (["data", "check", "nowhere"], 1, "neither a data set nor a folder"),
+        (["data", "download", "digits"], 1, "cannot be downloaded"),
+        (["runs", "show", "none"], 1, "there is no run none"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_its_exit_code(call, tmp_path: Path, words: list[str], code: int, message: str):
+    (tmp_path / "home").mkdir(exist_ok=True)
+    found, out, err = call(*words)
+    assert found == code, err
+    assert message in err
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
+    assert out == ""
+    assert {path.name for path in tmp_path.iterdir()} <= {"home", "runs", "pictures"}
+
+
+def test_a_misspelled_folder_is_answered_with_its_neighbour(call, pictures: Path):
+    code, _, err = call("train", "--data", str(pictures.parent / "picture"))
+    assert code == 1
+    assert f"Did you mean {pictures}" in err
+
+
+def test_a_name_that_holds_another_experiment_is_refused(call, pictures: Path):
+    assert train(call, pictures, "--name", "mine")[0] == 0
+    code, _, err = train(call, pictures, "--name", "mine", "--seed", "4")
+    assert code == 1
+    assert "holds another experiment (seed is 0, not 4)" in err
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(call, pictures: Path, tmp_path: Path):
+    code, out, _ = train(call, pictures, "--dry-run")
+    assert code == 0
+    assert "28 training, 6 validation, 6 test images" in out
+    assert "parameters" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_models_can_be_listed_and_shown(call):
+    code, out, _ = call("models", "list")
+    assert code == 0
+    assert "convmixer_1536_20" in out
+    code, out, _ = call("models", "show", "convmixer_256_10")
+    assert "741,130" in out.splitlines()[-1]
+    assert "blocks.0.depthwise.0" in out
+
+
+def test_data_commands(call, pictures: Path):
+    (pictures / "red" / "bad.jpg").write_text("text")
+    code, out, _ = call("data", "check", str(pictures))
+    assert (code, "red/bad.jpg: not an image" in out) == (0, True)
+    assert call("data", "check", str(pictures), "--strict")[0] == 3
+    code, out, _ = call("data", "stats", "digits", "--json")
+    assert len(json.loads(out)["classes"]) == 10
+
+
+def test_the_doctor_resumes_exactly(call):
+    code, out, _ = call("doctor")
+    assert code == 0
+    assert "bit for bit" in out
+
+
+def test_help_does_not_wait_for_torch():
+    script = "import sys; import mixlab.cli.main; print('torch' in sys.modules or 'numpy' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+def test_every_command_explains_itself(call):
+    for words in (
+        [],
+        ["train"],
+        ["evaluate"],
+        ["predict"],
+        ["models", "show"],
+        ["runs", "rm"],
+        ["data", "check"],
+        ["doctor"],
+    ):
+        code, out, _ = call(*words, "--help")
+        assert code == 0
+        assert "Usage: mixlab" in out

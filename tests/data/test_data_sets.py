@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixlab.data.catalogue import expand, parse_data
+from mixlab.data.check import check, stats
+from mixlab.data.downloads import DOWNLOADS, data_home, fetch
+from mixlab.data.images import FileImages, MemoryImages, read_exact
+from mixlab.data.loading import batches, in_memory, in_order
+from mixlab.errors import DataError
+
+
+def cifar_folder(root: Path, name: str) -> Path:
+    """Write a tiny data set in the official binary layout."""
+    generator = np.random.default_rng(0)
+    inner = root / {"cifar10": "cifar-10-batches-bin", "cifar100": "cifar-100-binary"}[name]
+    inner.mkdir(parents=True)
+    coarse = 1 if name == "cifar100" else 0
+    parts = ["train", "test"] if coarse else [*(f"data_batch_{part}" for part in range(1, 6)), "test_batch"]
+    for part in parts:
+        rows = [
+            bytes([0] * coarse + [index % 10]) + generator.integers(0, 256, 3072, dtype=np.uint8).tobytes()
+            for index in range(20)
+        ]
+        (inner / f"{part}.bin").write_bytes(b"".join(rows))
+    return root
+
+
+@pytest.fixture(params=["digits", "cifar10", "cifar100", "folder"])
+def named(request, tmp_path: Path, pictures: Path) -> dict:
+    if request.param == "folder":
+        return expand(str(pictures)) | {"image_size": 16}
+    if request.param == "digits":
+        return expand("digits")
+    return expand(request.param) | {"path": str(cifar_folder(tmp_path / "cifar", request.param))}
+
+
+def test_every_data_set_keeps_the_contract(named: dict):
+    config = parse_data(named)
+    data = config.load(seed=0, carve_validation=True)
+    again, other = config.load(0, True), config.load(1, True)
+    splits = [data.train, data.validation, data.test]
+    names = [name for images in splits for name in images.names]
+    assert len(names) == len(set(names)), "an image is in two splits"
+    assert all(len(images) for images in splits)
+    assert data.fingerprint() == again.fingerprint()
+    assert data.validation.names != other.validation.names, "validation is carved by seed"
+    assert data.test.names == other.test.names, "test never changes"
+    assert set(data.validation.labels) <= set(data.train.labels)
+    whole = config.load(0, carve_validation=False)
+    assert set(whole.train.names) >= set(data.train.names) | set(data.validation.names) or not len(whole.validation)
+    for images in splits:
+        indices = np.array([len(images) - 1, 0])
+        batch = images.batch(indices)
+        assert batch.images.shape[:2] == (2, data.spec.channels)
+        assert batch.labels.tolist() == images.labels[indices].tolist()
+        assert (batch.images.dtype == torch.uint8) or (batch.images.min() >= 0 and batch.images.max() <= 1)
+
+
+def test_digits_have_a_fixed_stratified_fifth_for_testing():
+    data = parse_data("digits").load(0, True)
+    assert (len(data.train), len(data.validation), len(data.test)) == (1293, 145, 359)
+    counts = np.bincount(data.test.labels)
+    assert counts.min() >= 34
+    assert counts.max() <= 37
+
+
+def test_a_folder_without_splits_is_carved_70_15_15(pictures: Path):
+    data = parse_data(str(pictures)).load(0, True)
+    assert (len(data.train), len(data.validation), len(data.test)) == (28, 6, 6)
+
+
+def test_a_second_part_is_the_test_set_whatever_its_name(pictures: Path, tmp_path: Path):
+    root = tmp_path / "parts"
+    root.mkdir()
+    (root / "train").symlink_to(pictures)
+    (root / "val").symlink_to(pictures)
+    data = parse_data(str(root)).load(0, True)
+    assert len(data.test) == 40
+    assert len(data.train) + len(data.validation) == 40
+
+
+def test_classes_are_renamed_without_moving_labels(pictures: Path):
+    config = parse_data(expand(str(pictures)) | {"rename": {"blue": "sky"}})
+    assert config.load(0, True).spec.classes == ("sky", "red")
+
+
+def test_names_and_paths_are_told_apart(pictures: Path):
+    assert expand(str(pictures))["name"] == "folder"
+    assert expand("imagenette160")["path"].endswith("imagenette2-160")
+    with pytest.raises(DataError, match="did you mean cifar10"):
+        expand("cifar11")
+    with pytest.raises(DataError, match=r"cifar10 is not at .* Add --download"):
+        parse_data("cifar10").load(0, True)
+    with pytest.raises(DataError, match="digits"):
+        fetch("digits")
+    assert all(name in DOWNLOADS for name in ("cifar10", "cifar100", "imagenette", "imagenette160", "imagenette320"))
+
+
+@pytest.fixture(autouse=True)
+def own_data_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MIXLAB_DATA", str(tmp_path / "home"))
+    assert data_home() == tmp_path / "home"
+
+
+def damaged(pictures: Path) -> Path:
+    (pictures / "blue" / "broken.jpg").write_text("I am no picture")
+    (pictures / "red" / "cut.png").write_bytes((pictures / "red" / "3.png").read_bytes()[:200])
+    return pictures
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_unreadable_files_are_left_out_and_named_with_any_number_of_workers(pictures: Path, workers: int):
+    data = parse_data(expand(str(damaged(pictures))) | {"image_size": 16}).load(0, False)
+    images = data.train
+    held = in_memory(images, workers)
+    assert isinstance(held, MemoryImages)
+    bad = {name for name in images.names if "broken" in name or "cut" in name}
+    assert set(held.unreadable) == bad
+    expected = [batch.indices.tolist() for batch in batches(held, in_order(held, 8))]
+    streamed = list(batches(images, in_order(images, 8), workers))
+    assert [batch.indices.tolist() for batch in streamed] == expected
+    for left, right in zip(batches(held, in_order(held, 8)), streamed, strict=True):
+        assert torch.equal(left.images, right.images)
+        assert torch.equal(left.labels, right.labels)
+
+
+def test_check_names_every_bad_file_and_writes_nothing(pictures: Path):
+    damaged(pictures)
+    before = {path: path.stat().st_mtime_ns for path in pictures.rglob("*")}
+    found = check(parse_data(str(pictures)), workers=2)
+    assert set(found.unreadable) == {"blue/broken.jpg", "red/cut.png"}
+    assert sum(sum(counts.values()) for counts in found.counts.values()) == 42
+    assert before == {path: path.stat().st_mtime_ns for path in pictures.rglob("*")}
+
+
+def test_stats_are_the_mean_and_deviation_of_the_pixels():
+    found = stats(parse_data("digits"), workers=0)
+    images = parse_data("digits").load(0, False).train.images.double() / 255  # pyright: ignore[reportAttributeAccessIssue]
+    assert found["mean"] == pytest.approx([images.mean().item()])
+    assert found["std"] == pytest.approx([images.std(correction=0).item()])
+    assert found["mean"][0] == pytest.approx(0.3053, abs=5e-4)
+
+
+def test_training_canvases_are_close_to_what_evaluation_sees(tmp_path: Path, spec):
+    y, x = np.mgrid[0:80, 0:120]
+    pixels = np.stack([x * 2, y * 3, (x + y)], 2).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    images = FileImages(tmp_path, ("wide.png",), np.zeros(1, dtype=np.int64), spec, canvas_size=16)
+    canvas = images.batch(np.array([0])).images[0].float() / 255
+    assert (canvas - read_exact(tmp_path / "wide.png", spec)).abs().max() < 0.02

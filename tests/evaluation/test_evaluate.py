@@ -1,0 +1,104 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mixlab
+from mixlab.errors import DataError, MixlabError, RunError, UnreadableImage, UsageError
+from mixlab.run.folder import Run
+
+
+@pytest.fixture
+def run(tiny: dict, tmp_path: Path) -> Run:
+    return mixlab.train(**tiny | {"epochs": 5}, out=tmp_path / "runs", quiet=True, device="cpu", workers=0)
+
+
+def test_evaluation_writes_what_it_says(run: Run):
+    found = mixlab.evaluate(run, workers=0)
+    assert found.metrics.top1.value == 1.0
+    assert found.metrics.top1.low < 1.0
+    assert json.loads((found.folder / "metrics.json").read_text())["images"] == 6
+    with (found.folder / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert {row["class"] for row in rows} == {"blue", "red"}
+    assert all(row["image"].startswith(row["class"]) for row in rows)
+    for name in ("confusion", "per_class", "reliability", "predictions"):
+        assert (found.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_reading_of_test_is_counted(run: Run):
+    assert [mixlab.evaluate(run, workers=0).readings for _ in range(3)] == [1, 2, 3]
+    assert mixlab.evaluate(run, "validation", workers=0).readings == 1
+
+
+def test_other_data_is_matched_by_class_name_not_by_order(run: Run, pictures: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    shutil.copytree(pictures / "red", other / "red")
+    shutil.copytree(pictures / "red", other / "blue")  # every picture here is red, whatever its folder says
+    found = mixlab.evaluate(run, data=other, workers=0)
+    assert found.metrics.top1.value == 0.5
+    (other / "red").rename(other / "robin")
+    with pytest.raises(DataError, match="does not know the class 'robin'"):
+        mixlab.evaluate(run, data=other, workers=0)
+
+
+def test_an_unfinished_run_or_split_that_is_not_there_is_refused(run: Run):
+    with pytest.raises(DataError, match="unknown split 'tset'; did you mean test"):
+        mixlab.evaluate(run, "tset")
+    (run.folder / "summary.json").unlink()
+    with pytest.raises(RunError, match="not finished"):
+        mixlab.evaluate(run)
+
+
+def test_the_classifier_answers_as_evaluation_did(run: Run, pictures: Path):
+    found = mixlab.evaluate(run, workers=0)
+    classifier = mixlab.load(run.folder, device="cpu")
+    with (found.folder / "predictions.csv").open() as file:
+        for row in csv.DictReader(file):
+            answer = classifier(pictures / row["image"])
+            assert answer.label == row["predicted"]
+            assert answer.confidence == pytest.approx(float(row["confidence"]), abs=1e-5)
+
+
+def test_a_picture_may_come_in_any_form(run: Run, pictures: Path):
+    classifier = mixlab.load(run.bundle, device="cpu")
+    path = pictures / "red" / "0.png"
+    expected = classifier(path).probabilities
+    pixels = np.asarray(Image.open(path))
+    for form in (str(path), path.read_bytes(), pixels, Image.open(path)):
+        np.testing.assert_allclose(classifier(form).probabilities, expected, atol=1e-6)
+    for mode in ("L", "LA", "P", "RGBA", "CMYK", "1", "F", "I"):
+        assert len(classifier(Image.open(path).convert("L").convert(mode)).top(2)) == 2
+    assert classifier(pixels[:, :, 0]).probabilities.sum() == pytest.approx(1)
+    with pytest.raises(UsageError, match="expected uint8 pixels"):
+        classifier(pixels.astype(np.float32))
+    with pytest.raises(UnreadableImage, match="0 bytes"):
+        classifier(b"")
+
+
+def test_a_stream_keeps_its_order_and_goes_on_after_a_bad_picture(run: Run, pictures: Path, tmp_path: Path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("text")
+    sources = [pictures / "red" / "0.png", bad, pictures / "blue" / "1.png", tmp_path / "missing.png"]
+    answers = list(mixlab.load(run, device="cpu").stream(sources, batch_size=2))
+    assert [source for source, _ in answers] == sources
+    assert [getattr(answer, "label", "bad") for _, answer in answers] == ["red", "bad", "blue", "bad"]
+
+
+def test_classes_come_from_the_bundle(run: Run):
+    assert mixlab.load(run).spec.classes == ("blue", "red")
+
+
+def test_api_names_what_is_wrong():
+    with pytest.raises(MixlabError, match="no run"):
+        mixlab.load("nothing-here")
+    with pytest.raises(AttributeError):
+        mixlab.nonsense  # noqa: B018
+    assert "train" in dir(mixlab)
+    model = mixlab.create_model("convmixer_64_4", num_classes=7, channels=1, image_size=8)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 10_000

@@ -1,0 +1,130 @@
+"""T1: trainings killed at random moments and resumed end byte-identical to the uninterrupted one.
+
+    python tests/torture/exact_resume.py --runs 20
+
+Each run has its own seed and uses every augmentation, mixing, dropout, drop-path, a weight average and accumulation;
+every second one computes in bfloat16. Each is killed twice with SIGKILL at a random moment, and the number of worker
+processes is drawn anew at each start. Compared are the SHA-256 of the last checkpoint (weights, average, optimiser,
+best weights), the shipped weights, the metrics and the summary. Prints one number; exits with 3 unless all are equal.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+RECIPE = """
+epochs = 6
+batch_size = 16
+accumulate = 2
+label_smoothing = 0.1
+weight_average = 0.95
+precision = "{precision}"
+seed = {seed}
+[data]
+name = "folder"
+path = "{pictures}"
+image_size = 24
+canvas_scale = 1.25
+[model]
+name = "convmixer"
+dim = 24
+depth = 3
+kernel_size = 5
+dropout = 0.1
+drop_path = 0.1
+[augmentation]
+resized_crop = {{ scale = [0.5, 1.0], ratio = [0.75, 1.333] }}
+pad_crop = {{ padding = 2 }}
+horizontal_flip = {{ probability = 0.5 }}
+vertical_flip = {{ probability = 0.1 }}
+color_jitter = {{ brightness = 0.3, contrast = 0.3, saturation = 0.3 }}
+random_erasing = {{ probability = 0.3 }}
+coarse_dropout = {{ size = 0.25 }}
+mix = {{ mixup = 0.4, cutmix = 1.0, probability = 0.8 }}
+"""
+
+
+def draw_pictures(folder: Path, each: int = 80) -> None:
+    """Make 3 classes of noisy pictures of 32 x 30 pixels."""
+    generator = np.random.default_rng(0)
+    for number in range(3):
+        (folder / f"class{number}").mkdir(parents=True)
+        for index in range(each):
+            pixels = generator.integers(0, 200, (30, 32, 3))
+            pixels[:, :, number] += 55
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"class{number}" / f"{index}.jpg")
+
+
+def command(recipe: Path, out: Path, workers: int) -> list[str]:
+    flags = ["--workers", str(workers), "--stream", "--save-every", "1s", "--name", "run", "--quiet"]
+    return [sys.executable, "-m", "mixlab", "train", "-c", str(recipe), "--out", str(out), "--device", "cpu", *flags]
+
+
+def fingerprint(run: Path) -> str:
+    """Return the SHA-256 of everything that must not depend on interruptions."""
+    newest = max((run / "checkpoints").iterdir())
+    files = [newest / "tensors.safetensors", newest / "state.json", run / "bundle" / "model.safetensors"]
+    files += [run / "metrics.jsonl", run / "summary.json"]
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+
+
+def kill_at(words: list[str], moment: float) -> bool:
+    """Start a command, kill it after `moment` seconds, and return whether it was still running."""
+    process = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
+    try:
+        process.wait(moment)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
+    return False
+
+
+def one_run(root: Path, number: int, dice: random.Random) -> tuple[bool, int]:
+    """Return whether an interrupted run equals the whole one, and how many kills met a living process."""
+    recipe, whole, broken = root / f"{number}.toml", root / f"whole-{number}", root / f"broken-{number}"
+    precision = ("float32", "bfloat16")[number % 2]
+    recipe.write_text(RECIPE.format(precision=precision, seed=number, pictures=root / "pictures"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = time.monotonic()
+    subprocess.run(command(recipe, whole, workers=0), check=True, env=environment)
+    length = time.monotonic() - started
+    kills = 0
+    for _ in range(2):
+        kills += kill_at(command(recipe, broken, dice.randrange(4)), dice.uniform(0.15, 0.8) * length)
+    subprocess.run(command(recipe, broken, dice.randrange(4)), check=True, env=environment)
+    same = fingerprint(whole / "run") == fingerprint(broken / "run")
+    shutil.rmtree(whole)
+    shutil.rmtree(broken)
+    return same, kills
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Kill and resume trainings; compare their ends.")
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="decides the moments and the numbers of workers")
+    chosen = parser.parse_args()
+    dice, identical, kills = random.Random(chosen.seed), 0, 0
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        draw_pictures(root / "pictures")
+        for number in range(chosen.runs):
+            same, killed = one_run(root, number, dice)
+            identical, kills = identical + same, kills + killed
+            print(f"run {number + 1}: {'identical' if same else 'DIFFERENT'} after {killed} kills", flush=True)
+    print(f"exact resume: {identical} of {chosen.runs} byte-identical, {kills} kills, seed {chosen.seed}")
+    return 0 if identical == chosen.runs else 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

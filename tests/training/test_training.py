@@ -1,0 +1,299 @@
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixlab.errors import DataError, Interrupted, RunError, TrainingError
+from mixlab.experiment import Experiment, parse_experiment
+from mixlab.run.bundle import read_bundle
+from mixlab.run.checkpoint import load_newest
+from mixlab.run.folder import Run
+from mixlab.training import loop, plan, step
+from mixlab.training.session import Options
+from mixlab.training.train import plan as make_plan
+from mixlab.training.train import resume, train
+
+EVERYTHING = {
+    "label_smoothing": 0.1,
+    "weight_average": 0.9,
+    "accumulate": 2,
+    "augmentation": {
+        "resized_crop": {"scale": [0.5, 1]},
+        "pad_crop": {"padding": 2},
+        "horizontal_flip": {"probability": 0.5},
+        "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2},
+        "random_erasing": {"probability": 0.3},
+        "coarse_dropout": {"size": 0.3},
+        "mix": {"mixup": 0.4, "cutmix": 1.0, "probability": 0.7},
+    },
+}
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return Options(device="cpu", workers=0, out=tmp_path / "runs", quiet=True)
+
+
+def content(run: Run) -> dict[str, bytes]:
+    """Everything of a run that must not depend on where it was interrupted."""
+    newest = max((run.folder / "checkpoints").iterdir())
+    files = [newest / "tensors.safetensors", newest / "state.json", run.bundle / "model.safetensors"]
+    files += [run.folder / "metrics.jsonl", run.folder / "summary.json"]
+    return {str(path.relative_to(run.folder)): path.read_bytes() for path in files}
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Send SIGTERM to this process after so many training steps."""
+    real, taken = step.train_step, []
+
+    def counted(*arguments, **named):
+        real(*arguments, **named)
+        taken.append(1)
+        if len(taken) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "train_step", counted)
+
+
+def test_training_learns_and_returns_what_is_finished(tiny: dict, options: Options):
+    run = train(parse_experiment(tiny | {"epochs": 6}), options)
+    assert run.summary["validation"]["top-1"] == 1.0
+    assert run.metrics()[-1]["train_loss"] < run.metrics()[0]["train_loss"]
+    before = content(run)
+    assert train(parse_experiment(tiny | {"epochs": 6}), options) == run
+    assert content(run) == before
+    expected = {"experiment.json", "request.json", "environment.json", "command.txt", "metrics.jsonl", "timing.jsonl"}
+    expected |= {"train.log", "checkpoints", "summary.json", "bundle", "plots", "splits.json"}
+    assert expected <= {path.name for path in run.folder.iterdir()}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stop", [1, 3, 5, 8])
+def test_a_stopped_run_goes_on_as_if_it_never_stopped(
+    tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch, stop: int, precision: str
+):
+    values = tiny | EVERYTHING | {"epochs": 3, "precision": precision}
+    values["model"] = tiny["model"] | {"dropout": 0.2, "drop_path": 0.2}
+    experiment = parse_experiment(values)
+    whole = train(experiment, options)
+    with monkeypatch.context() as patch:
+        stop_after(patch, stop)
+        with pytest.raises(Interrupted, match=f"SIGTERM: saved at step {stop}"):
+            train(experiment, Options(device="cpu", workers=0, out=options.out / "again", quiet=True))
+    broken = train(experiment, Options(device="cpu", workers=2, stream=True, out=options.out / "again", quiet=True))
+    assert content(broken) == content(whole)
+
+
+def test_workers_and_memory_change_nothing(tiny: dict, options: Options):
+    experiment = parse_experiment(tiny | EVERYTHING)
+    runs = [
+        train(experiment, Options(device="cpu", workers=workers, stream=stream, quiet=True, out=options.out / str(at)))
+        for at, (workers, stream) in enumerate([(0, False), (0, True), (1, True), (2, True)])
+    ]
+    assert all(content(run) == content(runs[0]) for run in runs)
+
+
+def test_a_signal_during_validation_loses_nothing(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch):
+    experiment = parse_experiment(tiny)
+    whole = train(experiment, options)
+    real = loop.inference.iterate
+
+    def interrupted(*arguments, **named):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments, **named)
+
+    again = Options(device="cpu", workers=0, out=options.out / "again", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.inference, "iterate", interrupted)
+        with pytest.raises(Interrupted, match="SIGINT"):
+            train(experiment, again)
+    assert content(train(experiment, again)) == content(whole)
+
+
+def test_outside_the_main_thread_training_works(tiny: dict, options: Options):
+    thread = threading.Thread(target=lambda: train(parse_experiment(tiny), options))
+    thread.start()
+    thread.join()
+    assert next(options.out.iterdir()).joinpath("summary.json").exists()
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(tiny: dict, options: Options):
+    experiment = parse_experiment(tiny)
+    run = train(experiment, options)
+    before = content(run)
+    newest = max(run.checkpoints.iterdir())
+    os.truncate(newest / "tensors.safetensors", 1000)
+    (run.folder / "summary.json").unlink()
+    assert content(resume(run, options)) == before
+    assert "damaged checkpoint" in run.log.read_text()
+
+
+def test_the_average_is_what_ships(tiny: dict, options: Options):
+    run = train(parse_experiment(tiny | {"weight_average": 0.9, "select": "last"}), options)
+    checkpoint, _ = load_newest(run)
+    assert checkpoint is not None
+    shipped = read_bundle(run).state["classifier.weight"]
+    assert torch.equal(shipped, checkpoint.tensors["average.classifier.weight"])
+    assert not torch.equal(shipped, checkpoint.tensors["model.classifier.weight"])
+
+
+def test_the_best_epoch_is_chosen_by_validation(tiny: dict, options: Options):
+    run = train(parse_experiment(tiny | {"epochs": 5}), options)
+    rows = run.metrics()
+    best = max(rows, key=lambda row: (row["validation_top1"], -row["validation_loss"]))
+    assert run.summary["chosen"]["epoch"] == best["epoch"]
+    assert run.summary["validation"]["top-1"] == pytest.approx(best["validation_top1"])
+
+
+def test_published_protocol_keeps_every_training_image_and_watches_test(tiny: dict, options: Options):
+    run = train(parse_experiment(tiny | {"protocol": "published"}), options)
+    assert len(run.read_splits()["train"]) == 34
+    assert run.read_splits()["validation"] == []
+    assert run.readings("test") == 2
+    assert "test_top1" in run.metrics()[0]
+    assert run.summary["chosen"]["epoch"] == 2
+
+
+def test_honest_training_never_opens_test_images(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch):
+    """Remove the test files once the splits are known: training does not notice."""
+    experiment = parse_experiment(tiny)
+    data = experiment.data.load(experiment.seed, carve_validation=True)
+    monkeypatch.setattr(type(experiment.data), "load", lambda *arguments, **named: data)
+    for name in data.test.names:
+        (Path(experiment.data.path) / name).write_bytes(b"")  # pyright: ignore[reportAttributeAccessIssue]
+    assert train(experiment, options).is_finished
+
+
+def test_accumulation_without_batch_norm_equals_the_whole_batch(tiny: dict, options: Options):
+    values = tiny | {"model": tiny["model"] | {"norm": "layer"}, "optimizer": {"name": "sgd"}}
+    whole = train(parse_experiment(values), options)
+    parts = train(parse_experiment(values | {"accumulate": 4}), options)
+    for name, tensor in read_bundle(whole).state.items():
+        torch.testing.assert_close(read_bundle(parts).state[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tiny: dict, options: Options):
+    values = tiny | {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "clip_norm": 0}
+    with pytest.raises(TrainingError, match=r"no longer a finite number at step \d+"):
+        train(parse_experiment(values), options)
+    run = Run(next(options.out.iterdir()))
+    checkpoint, _ = load_newest(run)
+    assert checkpoint is None or all(tensor.isfinite().all() for tensor in checkpoint.tensors.values())
+    assert not run.is_finished
+
+
+def test_changed_data_is_reported_before_going_on(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Interrupted):
+            train(parse_experiment(tiny), options)
+    Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(Path(tiny["data"]["name"]) / "blue" / "new.png")
+    with pytest.raises(DataError, match=r"the data changed since .* began"):
+        train(parse_experiment(tiny), options)
+
+
+def test_unreadable_files_are_skipped_and_named_or_stop_a_strict_run(tiny: dict, options: Options):
+    for index in range(3):
+        (Path(tiny["data"]["name"]) / "blue" / f"bad{index}.jpg").write_text("text")
+    run = train(parse_experiment(tiny), options)
+    assert "not an image" in run.log.read_text()
+    assert len(run.read_splits()["unreadable"]) >= 1
+    with pytest.raises(DataError, match="cannot be read"):
+        train(parse_experiment(tiny), Options(device="cpu", out=options.out, quiet=True, strict=True, new=True))
+
+
+def test_trained_weights_move_to_other_classes_with_a_new_head(tiny: dict, options: Options, pictures: Path):
+    first = train(parse_experiment(tiny), options)
+    shutil.copytree(pictures / "red", pictures / "green")
+    experiment = parse_experiment(tiny | {"weights": str(first.folder), "freeze": True})
+    second = train(experiment, options)
+    old, new = read_bundle(first).state, read_bundle(second).state
+    assert new["classifier.weight"].shape[0] == 3
+    for name, tensor in old.items():
+        if not name.startswith("classifier."):
+            assert torch.equal(tensor, new[name]), name
+    assert "new: classifier.weight, classifier.bias" in second.log.read_text()
+
+
+def test_the_same_classes_keep_their_head(tiny: dict, options: Options):
+    first = train(parse_experiment(tiny), options)
+    file = first.bundle / "model.safetensors"
+    second = train(parse_experiment(tiny | {"weights": str(file), "seed": 5}), options)
+    assert "from" in second.log.read_text()
+    with pytest.raises(RunError, match="leaves nothing to learn"):
+        train(parse_experiment(tiny | {"weights": str(file), "freeze": True}), options)
+    other = {"model": {"name": "convmixer", "dim": 12, "depth": 1}, "weights": str(file)}
+    with pytest.raises(RunError, match=r"nothing in .* fits"):
+        train(parse_experiment(tiny | other), options)
+
+
+@pytest.mark.parametrize("layout", ["one class", "one image"])
+def test_too_little_data_is_refused_by_name(tiny: dict, options: Options, layout: str):
+    root = Path(tiny["data"]["name"])
+    shutil.rmtree(root / "red")
+    if layout == "one image":
+        (root / "red").mkdir()
+        shutil.copy(root / "blue" / "0.png", root / "red" / "0.png")
+        assert train(parse_experiment(tiny), options).is_finished  # it goes to training
+    else:
+        with pytest.raises(DataError, match="class"):
+            train(parse_experiment(tiny), options)
+
+
+def test_time_limits_become_epochs_once_and_stay(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch):
+    limited = Options(device="cpu", workers=0, out=options.out, quiet=True, max_seconds=2.0)
+    monkeypatch.setattr(plan, "_measure", lambda *arguments: (0.01, 0.0))  # 0.08 s a step, 3 steps an epoch
+    run = train(parse_experiment(tiny | {"epochs": 50}), limited)
+    assert run.experiment.epochs == pytest.approx(0.93 * 2.0 / 0.24, abs=0.01)
+    assert run.metrics()[-1]["step"] == round(run.experiment.epochs * 3)
+    monkeypatch.setattr(plan, "_measure", lambda *arguments: (0.02, 0.0))
+    assert train(parse_experiment(tiny | {"epochs": 50}), limited) == run
+    with pytest.raises(TrainingError, match="too short to learn anything"):
+        train(parse_experiment(tiny | {"epochs": 50}), Options(device="cpu", out=options.out, max_seconds=0.01))
+
+
+def test_a_dry_run_writes_nothing_and_counts_everything(tiny: dict, options: Options):
+    found = make_plan(parse_experiment(tiny), options)
+    assert not options.out.exists()
+    assert (found.train_images, found.validation_images, found.test_images) == (28, 6, 6)
+    assert found.steps == 6
+    assert found.seconds > 0
+    assert found.memory_bytes > 10_000
+
+
+def test_checkpoints_inside_an_epoch_change_nothing(tiny: dict, options: Options):
+    often = Options(device="cpu", workers=0, out=options.out / "often", quiet=True, save_seconds=0.0)
+    experiment = parse_experiment(tiny | EVERYTHING)
+    assert content(train(experiment, often)) == content(train(experiment, options))
+
+
+def test_tensorboard_holds_one_scalar_for_each_metric(tiny: dict, options: Options):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = train(parse_experiment(tiny), Options(device="cpu", out=options.out, quiet=True, tensorboard=True))
+    events = accumulator.EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    assert {"train/loss", "validation/top1", "learning/rate"} <= set(events.Tags()["scalars"])
+    logged = [event.value for event in events.Scalars("train/loss")]
+    assert logged == pytest.approx([row["train_loss"] for row in run.metrics()])
+
+
+def test_experiments_do_not_depend_on_the_clock_or_the_global_generators(tiny: dict, options: Options):
+    first = train(parse_experiment(tiny | EVERYTHING), options)
+    np.random.seed(int(time.time()))
+    torch.manual_seed(int(time.time()))
+    second = train(parse_experiment(tiny | EVERYTHING), Options(device="cpu", out=options.out / "b", quiet=True))
+    assert content(first) == content(second)
+
+
+def test_seeds_differ(tiny: dict, options: Options):
+    runs = [train(parse_experiment(tiny | {"seed": seed}), options) for seed in (0, 1)]
+    assert runs[0].metrics() != runs[1].metrics()
+    assert json.loads((runs[1].folder / "experiment.json").read_text())["seed"] == 1
+    assert isinstance(runs[1].experiment, Experiment)
