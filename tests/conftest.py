@@ -2,8 +2,16 @@
 
 import jaxtyping
 
-SHAPED = [f"mixlab.{name}" for name in ("models", "data", "optim", "evaluation", "training.step")]
-jaxtyping.install_import_hook(SHAPED, "beartype.beartype")
+SHAPED = [
+    "models",
+    "optim",
+    "data.augmentation",
+    "data.resample",
+    "data.images",
+    "evaluation.inference",
+    "training.step",
+]
+jaxtyping.install_import_hook([f"mixlab.{name}" for name in SHAPED], "beartype.beartype")
 
 import os  # noqa: E402
 from pathlib import Path  # noqa: E402

@@ -1,5 +1,7 @@
 """Which device computes, and in which memory format a model is fast there."""
 
+import os
+
 import torch
 from torch import nn
 
@@ -30,6 +32,20 @@ def available() -> list[str]:
     """Return the kinds of devices at hand, the fastest last."""
     found = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
     return [kind for kind, present in found.items() if present]
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Let a GPU choose only operations whose result does not vary from run to run; a CPU's never does."""
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to a device, in the memory format that is fast there."""
+    return model.to(device).to(memory_format=memory_format(model, device))  # pyright: ignore[reportCallIssue]
 
 
 def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:

@@ -42,11 +42,15 @@ def write_json(path: Path, value: Any) -> None:
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Make a folder that appears with all its files and their manifest, or does not appear.
 
+    A folder of other content that is there already is moved away just before; one of the same content is left alone.
+
     Raises:
         RunError: where it cannot be written; what was there before stays.
     """
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    aside, replaced = (folder.with_name(f".{folder.name}.{os.getpid()}.{what}.partial") for what in ("new", "old"))
     manifest = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    if _manifest(folder) == manifest and verify_folder(folder) == "":
+        return
     needed = sum(len(content) for content in files.values())
     with _explained(folder, needed):
         try:
@@ -56,25 +60,29 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
                 _write_and_sync(aside / name, content)
             _write_and_sync(aside / MANIFEST, json.dumps(manifest, indent=2).encode())
             _sync_folder(aside)
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                os.replace(folder, replaced)
             os.replace(aside, folder)
             _sync_folder(folder.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(replaced, ignore_errors=True)
 
 
 def verify_folder(folder: Path) -> str:
     """Return "" where every file is as its manifest says, else what is wrong."""
+    manifest = _manifest(folder)
+    if not manifest:
+        return f"{MANIFEST} is missing or cannot be read"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
         for name, expected in manifest.items():
             with (folder / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                     return f"{name} does not match its SHA-256"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (ValueError, AttributeError, OSError) as error:
-        return f"{MANIFEST} cannot be read: {error}"
+    except OSError as error:
+        return f"{Path(error.filename or folder).name} cannot be read: {error.strerror}"
     return ""
 
 
@@ -94,6 +102,15 @@ def remove_partials(folder: Path) -> None:
     """Remove what a killed writer left behind."""
     for aside in folder.glob(".*.partial"):
         shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
+
+
+def _manifest(folder: Path) -> dict[str, str]:
+    """Return {file: SHA-256}, or nothing where there is no readable manifest."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and all(isinstance(name, str) for name in found.values()) else {}
 
 
 def _write_and_sync(path: Path, content: bytes) -> None:

@@ -228,7 +228,7 @@ def test_a_patch_larger_than_the_image_is_refused(spec: DataSpec):
 
 
 def test_names_of_published_sizes_go_round():
-    for name, config in PUBLISHED.items():
+    for name, (_, config) in PUBLISHED.items():
         assert published_name(parse_model(name)) == name
         assert parse_model({"name": name}) == config
     assert parse_model({"name": "convmixer_256_8", "kernel_size": 9}).kernel_size == 9

@@ -36,6 +36,13 @@ def test_a_folder_with_another_experiment_is_refused_with_the_difference(tmp_pat
         open_run(request(seed=3), "a", tmp_path, new=False)
 
 
+@pytest.mark.parametrize("name", ["a/b", "..", "../x", ".", "/tmp/x"])
+def test_a_name_is_one_folder(tmp_path: Path, name: str):
+    with pytest.raises(RunError, match="is no name of a folder"):
+        open_run(request(), name, tmp_path / "runs", new=False)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_foreign_folder_is_left_alone(tmp_path: Path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "thesis.tex").write_text("years of work")
@@ -75,9 +82,9 @@ def test_metrics_are_cut_back_to_the_checkpoint_and_half_lines_forgotten(tmp_pat
     whole = (run.folder / "metrics.jsonl").read_bytes()
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 40, "tra')
-    run.cut_metrics(30)
+    run.cut_metrics(3)
     assert (run.folder / "metrics.jsonl").read_bytes() == whole
-    run.cut_metrics(20)
+    run.cut_metrics(2)
     assert [row["step"] for row in run.metrics()] == [10, 20]
 
 
@@ -89,11 +96,11 @@ def test_two_checkpoints_are_kept_and_the_newest_intact_one_is_used(tmp_path: Pa
     run = opened(tmp_path)
     for step in (1, 2, 3):
         save_checkpoint(run, checkpoint(step))
-    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["00000002", "00000003"]
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["00000002-0002", "00000003-0003"]
     newest, problems = load_newest(run)
     assert newest is not None
     assert (newest.step, newest.tensors["w"][0].item(), problems) == (3, 3.0, [])
-    os.truncate(run.checkpoints / "00000003" / "tensors.safetensors", 100)
+    os.truncate(run.checkpoints / "00000003-0003" / "tensors.safetensors", 100)
     older, problems = load_newest(run)
     assert older is not None
     assert older.step == 2

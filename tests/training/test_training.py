@@ -297,3 +297,52 @@ def test_seeds_differ(tiny: dict, options: Options):
     assert runs[0].metrics() != runs[1].metrics()
     assert json.loads((runs[1].folder / "experiment.json").read_text())["seed"] == 1
     assert isinstance(runs[1].experiment, Experiment)
+
+
+def test_fine_tuning_goes_on_without_its_source(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch):
+    source = train(parse_experiment(tiny), options)
+    (Path(tiny["data"]["name"]) / "blue").rename(Path(tiny["data"]["name"]) / "azure")
+    experiment = parse_experiment(tiny | {"weights": str(source.folder), "freeze": True})
+    whole = train(experiment, Options(device="cpu", out=options.out / "whole", quiet=True))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(Interrupted):
+            train(experiment, options)
+    shutil.rmtree(source.folder)
+    assert content(train(experiment, options)) == content(whole)
+
+
+def test_a_kill_between_the_row_and_its_checkpoint_repeats_no_row(tiny: dict, options: Options, monkeypatch):
+    """Stopped in validation, then killed after the row of that epoch was written."""
+    experiment = parse_experiment(tiny)
+    whole = train(experiment, options)
+    again = Options(device="cpu", workers=0, out=options.out / "again", quiet=True)
+
+    def stop(*arguments, **named):
+        raise Interrupted("SIGINT")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_watch", stop)
+        with pytest.raises(Interrupted):
+            train(experiment, again)
+
+    def killed(*arguments, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(experiment, again)
+    assert content(train(experiment, again)) == content(whole)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_running_out_of_memory_says_what_to_try(tiny: dict, options: Options, monkeypatch, error: Exception):
+    def full(*arguments, **named):
+        raise error
+
+    monkeypatch.setattr(loop, "train_step", full)
+    with pytest.raises(TrainingError, match=r"out of memory at batch 8 .* --batch-size 4, or --accumulate 2"):
+        train(parse_experiment(tiny), options)

@@ -8,7 +8,7 @@ from mixlab.cli import common
 from mixlab.errors import CheckFailed
 
 
-@click.command()
+@click.command(short_help="Check this machine.")
 @common.out
 @common.as_json
 @common.quiet_warnings

@@ -7,7 +7,7 @@ import click
 from mixlab.cli import common
 
 
-@click.command()
+@click.command(short_help="Measure a finished run.")
 @click.argument("run")
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="train, validation or test.")
 @click.option("--data", default="", metavar="NAME|FOLDER", help="Other data with the same classes.")

@@ -50,11 +50,15 @@ def main() -> None:
         if debug:
             raise
         code = _complain(str(error), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        code = _complain("interrupted before anything was trained; nothing was lost", 130)
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:  # a disk that is full or a folder that may not be written
+        if debug:
+            raise
+        code = _complain(f"{error.strerror or error}: {error.filename or 'a file'}", 1)
+    except (KeyboardInterrupt, click.Abort):
+        code = _complain("interrupted before anything was trained; nothing was lost", 130)
     sys.exit(code or 0)
 
 

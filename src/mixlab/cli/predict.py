@@ -12,7 +12,7 @@ from mixlab.cli import common
 from mixlab.errors import UsageError
 
 
-@click.command()
+@click.command(short_help="Classify pictures.")
 @click.argument("model")
 @click.argument("pictures", nargs=-1, required=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes to show for each picture.")

@@ -22,7 +22,7 @@ FLAGS = {
 }
 
 
-@click.command()
+@click.command(short_help="Train a model, or go on with a training.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("-c", "--recipe", default="", metavar="FILE", help="TOML file to start from; else the data set's own.")
 @click.option("--data", metavar="NAME|FOLDER", help="digits, cifar10, imagenette160, ... or a folder of pictures.")

@@ -54,6 +54,11 @@ _PILLOW_ERRORS = (
 )
 
 
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
 def decode(source: Path | bytes, channels: int = 3, draft_size: int = 0) -> np.ndarray:
     """Return the first frame as it is displayed, uint8 (height, width, channels), transparency laid over white.
 

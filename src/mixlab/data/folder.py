@@ -1,44 +1,20 @@
 """A folder of images as lists of (file, class), from folder names or from a CSV file; nothing in it is changed."""
 
-import csv
 import difflib
-import io
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
-from mixlab.data.decode import IMAGE_SUFFIXES
-from mixlab.data.splits import natural_key
+from mixlab.data.decode import is_image
+from mixlab.data.labels_csv import read_labels
+from mixlab.data.splits import SPLIT_NAMES, Classes, Split, natural_key
 from mixlab.errors import DataError
 
-Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Items = tuple[tuple[str, int], ...]
-Classes = dict[str, list[str]]  # class name -> its files
 Identity = tuple[int, int]  # device and inode, the same for a folder and any link to it
-
-_SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-    "testing": "test",
-}
-_COLUMN_NAMES = {
-    "file": "file",
-    "filename": "file",
-    "path": "file",
-    "image": "file",
-    "class": "class",
-    "label": "class",
-    "split": "split",
-}
-_COLUMNS = ("file", "class", "split")
 
 
 @dataclass(frozen=True)
@@ -77,7 +53,7 @@ def scan(root: Path, labels_csv: str = "", ignore_unknown_classes: bool = False)
     """
     place = root.expanduser()
     _check_root(root, place)
-    splits, ignored = _from_csv(place, labels_csv) if labels_csv else _from_folders(place)
+    splits, ignored = (read_labels(place, labels_csv), 0) if labels_csv else _from_folders(place)
     empty = [name for name, files in splits["train"].items() if not files]
     for split, classes in splits.items():
         splits[split] = {name: files for name, files in classes.items() if files}
@@ -103,7 +79,7 @@ def _check_root(given: Path, root: Path) -> None:
     if not near:
         raise DataError(f"{given} does not exist; expected a folder with a folder of images for each class")
     sibling = root.parent / near[0]
-    count = sum(any(map(_is_image, _names(sibling / name))) for name in _folders(sibling))
+    count = sum(any(map(is_image, _names(sibling / name))) for name in _folders(sibling))
     folders = f"{count} folder{'' if count == 1 else 's'} of images"
     raise DataError(f"{given} does not exist. Did you mean {given.parent / near[0]} ({folders})?")
 
@@ -172,8 +148,8 @@ def _from_folders(root: Path) -> tuple[dict[Split, Classes], int]:
 def _split_folders(root: Path, outside: set[Identity]) -> dict[Split, str]:
     """Return the folder of each split, or nothing where the folders of `root` are classes."""
     top = _folders(root)
-    named = [name for name in top if name.casefold() in _SPLIT_NAMES]
-    splits: dict[Split, str] = {_SPLIT_NAMES[name.casefold()]: name for name in named}
+    named = [name for name in top if name.casefold() in SPLIT_NAMES]
+    splits: dict[Split, str] = {SPLIT_NAMES[name.casefold()]: name for name in named}
     # A class may be called "train" (CIFAR-100 has one), so names alone do not decide.
     others = [name for name in top if name not in named and _walk(root, name, outside)[0]] if named else []
     if others and not (len(splits) > 1 and "train" in splits and _holds_only_folders(root / splits["train"])):
@@ -187,7 +163,7 @@ def _split_folders(root: Path, outside: set[Identity]) -> dict[Split, str]:
 
 
 def _holds_only_folders(folder: Path) -> bool:
-    return bool(_folders(folder)) and not any(map(_is_image, _loose(folder)))
+    return bool(_folders(folder)) and not any(map(is_image, _loose(folder)))
 
 
 def _check_no_twins(root: Path, named: Sequence[str], others: Sequence[str]) -> None:
@@ -207,7 +183,7 @@ def _count_beside(root: Path, holders: set[str], listed: set[Identity]) -> int:
 
 
 def _check_loose(folder: Path, loose: Sequence[str], classes: Classes) -> None:
-    images = sum(map(_is_image, loose))
+    images = sum(map(is_image, loose))
     if images and not any(classes.values()):
         raise DataError(
             f"{folder} holds {images} image{'' if images == 1 else 's'} but no class folders; "
@@ -223,7 +199,7 @@ def _walk(root: Path, start: str, listed: set[Identity]) -> tuple[list[str], int
         folder = pending.pop()
         for name in _names(root / folder):
             path = f"{folder}/{name}"
-            if _is_image(name):
+            if is_image(name):
                 images.append(path)
             elif not os.path.isdir(root / path):
                 others += 1
@@ -250,75 +226,6 @@ def _names(folder: Path) -> list[str]:
     return sorted((name for name in names if not name.startswith(".") and name != "__MACOSX"), key=natural_key)
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-
-
 def _identity(path: Path) -> Identity:
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def _from_csv(root: Path, labels_csv: str) -> tuple[dict[Split, Classes], int]:
-    path = next((path for path in (root / labels_csv, Path(labels_csv).expanduser()) if path.is_file()), None)
-    if path is None:
-        raise DataError(f"labels_csv {labels_csv!r} is neither in {root} nor in the current folder")
-    rows = _rows(path)
-    columns = _header(path, *rows[0])
-    seen: dict[str, int] = {}
-    splits: dict[Split, Classes] = {"train": {}}
-    for line, cells in rows[1:] if columns else rows:
-        row = f"{path} row {line}"
-        names = columns or _COLUMNS[: len(cells)]
-        if not 2 <= len(cells) == len(names):
-            raise DataError(f"{row} has {len(cells)} columns; expected {', '.join(columns or _COLUMNS[:2])}")
-        values = dict(zip(names, cells, strict=True))
-        file, split = _file(root, row, values["file"]), _split(row, values.get("split", "train"))
-        if not values["class"]:
-            raise DataError(f"{row} has no class for {file}")
-        if seen.setdefault(file, line) != line:
-            raise DataError(f"{row} lists {file} again, after row {seen[file]}; keep one of them")
-        splits.setdefault(split, {}).setdefault(values["class"], []).append(file)
-    return splits, 0
-
-
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Return the line number and cells of each row that is not blank."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        first = text.lstrip().partition("\n")[0]
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
-        cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {path} as CSV in UTF-8: {error}") from None
-    rows = [(line, row) for line, row in cells if any(row)]
-    if not rows:
-        raise DataError(f"{path} has no rows; expected file,class")
-    return rows
-
-
-def _header(path: Path, line: int, cells: list[str]) -> tuple[str, ...]:
-    """Return the columns that the first row names, or nothing where it is a row of data."""
-    columns = tuple(_COLUMN_NAMES.get(cell.casefold(), "") for cell in cells)
-    if not any(columns) or any(map(_is_image, cells)):
-        return ()
-    if "" in columns:
-        raise DataError(f"{path} row {line}: unknown column {cells[columns.index('')]!r}; expected file, class, split")
-    if len(set(columns)) < len(columns) or not {"file", "class"} <= set(columns):
-        raise DataError(f"{path} row {line}: columns {', '.join(cells)}; expected file, class and, if wanted, split")
-    return columns
-
-
-def _file(root: Path, row: str, name: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise DataError(f"{row}: expected a file inside {root}, not {name!r}")
-    if not os.path.lexists(root / path):
-        raise DataError(f"{row}: there is no file {name!r} in {root}")
-    return path.as_posix()
-
-
-def _split(row: str, name: str) -> Split:
-    if name.casefold() not in _SPLIT_NAMES:
-        raise DataError(f"{row}: unknown split {name!r}; expected train, validation or test")
-    return _SPLIT_NAMES[name.casefold()]

@@ -1,6 +1,5 @@
 """Sets of labelled images that answer a list of indices with a whole batch."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,7 +116,3 @@ def read_canvas(path: Path, spec: DataSpec, size: int) -> Tensor:
     box = (left, top, left + width, top + height)
     resized = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
     return torch.from_numpy(resized.reshape(size, size, spec.channels).copy()).permute(2, 0, 1)
-
-
-def names_of(images: Images, indices: Sequence[int] | np.ndarray) -> list[str]:
-    return [images.names[index] for index in indices]

@@ -2,10 +2,24 @@
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from mixlab.errors import UsageError
+
+Split = Literal["train", "validation", "test"]
+Classes = dict[str, list[str]]  # class name -> its files
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
 def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:

@@ -47,9 +47,8 @@ class Classifier:
         self.spec = bundle.description.spec
         self.temperature = bundle.description.temperature
         self.device = devices.choose_device(device)
-        model = bundle.build().to(self.device)
-        self.layout = devices.memory_format(model, self.device)
-        self.model = model.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
+        self.model = devices.place(bundle.build(), self.device)
+        self.layout = devices.memory_format(self.model, self.device)
 
     def __call__(self, picture: Picture) -> Answer:
         """Classify one picture: a path, the bytes of a file, a Pillow image, or uint8 (height, width[, channels]).

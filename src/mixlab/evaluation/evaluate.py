@@ -66,7 +66,7 @@ def evaluate(
     spec, chosen = bundle.description.spec, devices.choose_device(device)
     loaded = (data or experiment.data).load(experiment.seed, experiment.protocol == "honest")
     images = _as_evaluated(loaded, split, spec)
-    model = bundle.build().to(chosen).to(memory_format=devices.memory_format(bundle.build(), chosen))  # pyright: ignore[reportCallIssue]
+    model = devices.place(bundle.build(), chosen)
     label = split if data is None else f"{split}-{Path(getattr(data, 'path', '') or data.name).name}"
     readings = run.count_reading(label, len(images))
     found = inference.collect(inference.iterate(model, images, spec, chosen, workers=workers))

@@ -32,7 +32,8 @@ def save_checkpoint(run: Run, checkpoint: Checkpoint) -> Path:
         "state.json": json.dumps({**checkpoint.state, "step": checkpoint.step}).encode(),
     }
     run.checkpoints.mkdir(exist_ok=True)
-    folder = run.checkpoints / f"{checkpoint.step:08d}"
+    # A step may be saved twice, before and after the validation of its epoch: no name is ever written over.
+    folder = run.checkpoints / f"{checkpoint.step:08d}-{checkpoint.state['epoch']:04d}"
     durable.write_folder(folder, files)
     for old in _newest_first(run)[KEPT:]:
         shutil.rmtree(old)
@@ -56,5 +57,4 @@ def load_newest(run: Run) -> tuple[Checkpoint | None, list[str]]:
 
 
 def _newest_first(run: Run) -> list[Path]:
-    folders = [path for path in run.checkpoints.glob("*") if path.is_dir() and path.name.isdigit()]
-    return sorted(folders, key=lambda folder: int(folder.name), reverse=True)
+    return sorted(run.checkpoints.glob("[0-9]*-[0-9]*"), reverse=True)

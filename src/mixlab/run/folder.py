@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -64,6 +65,12 @@ class Run:
         return self._read_json("summary.json")
 
     @property
+    def command(self) -> str:
+        """The command that started the run."""
+        path = self.folder / "command.txt"
+        return path.read_text(encoding="utf-8").splitlines()[0] if path.exists() else ""
+
+    @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
@@ -104,9 +111,9 @@ class Run:
     def add_timing(self, row: Mapping[str, Any]) -> None:
         durable.append_line(self.folder / "timing.jsonl", json.dumps(row))
 
-    def cut_metrics(self, step: int) -> None:
-        """Forget the rows that a checkpoint at `step` does not know of."""
-        kept = [row for row in self.metrics() if row["step"] <= step]
+    def cut_metrics(self, epochs: int) -> None:
+        """Forget the rows that a checkpoint after so many epochs does not know of."""
+        kept = self.metrics()[:epochs]
         durable.write_bytes(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def write_experiment(self, experiment: Experiment) -> None:
@@ -115,7 +122,7 @@ class Run:
 
     def write_environment(self, device: str) -> None:
         durable.write_json(self.folder / "environment.json", environment(device))
-        command = " ".join(sys.argv) if sys.argv else "python"
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         durable.append_line(self.folder / "command.txt", command)
 
     def read_environment(self) -> dict[str, Any]:
@@ -150,13 +157,19 @@ class Run:
         Raises:
             RunError: where another one does.
         """
+        lock = FileLock(self.folder / "lock")
         try:
-            with FileLock(self.folder / "lock", timeout=0):
-                yield
+            lock.acquire(timeout=0)
         except Timeout:
             raise RunError(
                 f"another mixlab is training into {self.folder}; wait for it, or give this one its own --name"
             ) from None
+        except OSError as error:
+            raise RunError(f"cannot write into {self.folder}: {error.strerror or error}") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _made(self, name: str) -> Path:
         path = self.folder / name
@@ -212,6 +225,8 @@ def open_run(request: Request, name: str, root: Path, new: bool) -> Run:
     Raises:
         RunError: where the folder holds another experiment, or something that is no run.
     """
+    if Path(name).name != name or name == "..":
+        raise RunError(f"--name {name!r} is no name of a folder; use --out for the folder it lies in")
     folder = root / name
     if new:
         folder = next(path for path in _numbered(folder) if not path.exists())

@@ -2,6 +2,7 @@
 
 import torch
 
+from mixlab import devices
 from mixlab.data.catalogue import DataSet
 from mixlab.evaluation import inference, pictures
 from mixlab.evaluation.calibration import fit_temperature
@@ -25,15 +26,14 @@ def finish(
         data_fingerprint=run.read_splits()["fingerprint"],
         experiment=experiment.digest(),
     )
-    model = Bundle(description, weights).build().to(device)
+    model = devices.place(Bundle(description, weights).build(), device)
     chosen = {"epoch": float(state.best.epoch), "top1": state.best.top1, "loss": state.best.loss}
     if len(data.validation):
         found = inference.collect(inference.iterate(model, data.validation, data.spec, device, workers=workers))
         temperature = fit_temperature(found.logits, found.labels)
         measured = {"top-1": found.top1(), "loss": found.loss(), "images": float(len(found.labels))}
         description = description.model_copy(update={"temperature": temperature, "validation": measured})
-    command = f"mixlab train --resume {run.name}"
-    card = model_card(description, inspection.parameters(model), command)
+    card = model_card(description, inspection.parameters(model), run.command)
     write_bundle(run.bundle, Bundle(description, weights), card)
     pictures.curves(run.plots / "curves.png", run.metrics())
     run.write_summary(

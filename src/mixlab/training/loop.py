@@ -30,8 +30,13 @@ def train_to_end(session: Session, state: TrainState) -> None:
         started, before = time.perf_counter(), state.step
         for batch in _rest_of_epoch(session, state, until):
             _one_step(session, state, batch)
-        _check_finite(session, state)
         _finish_epoch(session, state, per_epoch, started, state.step - before)
+
+
+def save(session: Session, state: TrainState) -> None:
+    """Write a checkpoint; raises TrainingError instead where a number in it is not finite."""
+    _check_finite(session, state)
+    save_checkpoint(session.run, state.checkpoint())
 
 
 def rate(experiment: Experiment, step: int, images: int) -> float:
@@ -54,8 +59,7 @@ def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Iterator[
     for place, batch in enumerate(batches(images, chosen, session.options.workers)):
         session.stop.check()
         if time.perf_counter() - saved > session.options.save_seconds:
-            _check_finite(session, state)
-            save_checkpoint(session.run, state.checkpoint())
+            save(session, state)
             saved = time.perf_counter()
         yield batch
         session.screen.advance((place + 1) * size / (time.perf_counter() - started))
@@ -81,6 +85,7 @@ def _check_finite(session: Session, state: TrainState) -> None:
 
 
 def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: float, steps: int) -> None:
+    _check_finite(session, state)
     split, images = session.watched
     row: dict[str, Any] = {"epoch": round(state.step / per_epoch, 2), "step": state.step}
     loss, correct, count = state.sums.tolist()
@@ -94,7 +99,7 @@ def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: 
     state.sums.zero_()
     state.epoch += 1
     session.run.add_metrics(row)
-    save_checkpoint(session.run, state.checkpoint())
+    save(session, state)
     seconds, speed = time.perf_counter() - started, steps * session.experiment.batch_size / max(trained - started, 1e-9)
     session.run.add_timing({"epoch": row["epoch"], "seconds": round(seconds, 3), "images_per_second": round(speed, 1)})
     session.screen.say(epoch_line(row, session.experiment.epochs, seconds, speed))

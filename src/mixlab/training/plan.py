@@ -12,7 +12,7 @@ from mixlab.data.images import FileImages
 from mixlab.errors import TrainingError
 from mixlab.experiment import Experiment
 from mixlab.models import catalogue, inspection
-from mixlab.training.state import new_state
+from mixlab.training.state import fresh_model, state_of
 from mixlab.training.step import train_step
 
 SAFETY = 0.93  # share of a time limit that is planned for; clocks of busy machines vary
@@ -57,7 +57,7 @@ class Plan:
 
 def make_plan(experiment: Experiment, data: DataSet, device: torch.device) -> Plan:
     """Measure a few steps on a throwaway copy of the model and add everything up."""
-    state = new_state(experiment, data.spec, device)
+    state = state_of(fresh_model(experiment, data.spec), experiment, device)
     images = len(data.train)
     batch = min(experiment.batch_size, images)
     per_image, forward = _measure(experiment, data, device)
@@ -119,7 +119,7 @@ def device_name(device: torch.device) -> str:
 
 def _measure(experiment: Experiment, data: DataSet, device: torch.device) -> tuple[float, float]:
     """Return the seconds per image of a training step and of a forward pass."""
-    state = new_state(experiment, data.spec, device)
+    state = state_of(fresh_model(experiment, data.spec), experiment, device)
     count = min(experiment.batch_size, len(data.train), 64)
     trial = experiment.model_copy(update={"accumulate": 1})
     batch = data.train.batch(torch.arange(count).numpy())

@@ -3,7 +3,7 @@
 import torch
 
 from mixlab.data.catalogue import DataSet
-from mixlab.data.images import Images, MemoryImages
+from mixlab.data.images import FileImages, Images, MemoryImages
 from mixlab.data.loading import in_memory
 from mixlab.errors import DataError
 from mixlab.experiment import Experiment
@@ -24,10 +24,13 @@ def check_data(data: DataSet, experiment: Experiment) -> None:
         )
 
 
-def hold(data: DataSet, device: torch.device, options: Options) -> DataSet:
+def hold(data: DataSet, device: torch.device, options: Options, screen: Screen) -> DataSet:
     """Keep what fits in memory, on the device; test images are not touched here."""
     train, validation = data.train, data.validation
     if not options.stream:
+        files = [images for images in (train, validation) if isinstance(images, FileImages)]
+        if files:
+            screen.say(f"reading  {sum(map(len, files)):,} pictures into memory (--stream decodes them each epoch)")
         train, validation = (in_memory(images, options.workers) for images in (train, validation))
     return DataSet(
         data.spec,

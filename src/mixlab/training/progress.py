@@ -10,6 +10,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mixlab import durable
+
 
 class Screen:
     """Lines go to standard error and the log; the bar only to a terminal."""
@@ -33,8 +35,7 @@ class Screen:
         for line in [lines] if isinstance(lines, str) else lines:
             if not self.quiet:
                 self.console.print(line, markup=False)
-            with self.log.open("a", encoding="utf-8") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            durable.append_line(self.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
     def start_epoch(self, epoch: int, epochs: float, done: int, steps: int) -> None:
         self.bar.reset(self.task, description=f"epoch {epoch}/{epochs:g}", total=steps, completed=done, speed="")

@@ -59,7 +59,12 @@ class TrainState:
 
     def checkpoint(self) -> Checkpoint:
         best = {"epoch": self.best.epoch, "top1": self.best.top1, "loss": self.best.loss}
-        state = {"epoch": self.epoch, "best": best if self.best.epoch else {}, "scaler": self.scaler.state_dict()}
+        state = {
+            "epoch": self.epoch,
+            "best": best if self.best.epoch else {},
+            "scaler": self.scaler.state_dict(),
+            "frozen": [name for name, parameter in self.model.named_parameters() if not parameter.requires_grad],
+        }
         return Checkpoint(self.step, self.tensors(), state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -94,16 +99,15 @@ class TrainState:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
-def new_state(experiment: Experiment, spec: DataSpec, device: torch.device) -> TrainState:
-    """Return the state before step 0, with weights drawn from the experiment's seed."""
+def fresh_model(experiment: Experiment, spec: DataSpec) -> nn.Module:
+    """Return the model with weights drawn from the experiment's seed."""
     randomness.seed_torch(torch.device("cpu"), experiment.seed, "weights")
-    model = experiment.model.build(spec)
-    return state_of(model, experiment, device)
+    return experiment.model.build(spec)
 
 
 def state_of(model: nn.Module, experiment: Experiment, device: torch.device) -> TrainState:
-    """Return the state before step 0 of a model that is there already."""
-    model = model.to(device).to(memory_format=devices.memory_format(model, device))  # pyright: ignore[reportCallIssue]
+    """Return the state before step 0."""
+    model = devices.place(model, device)
     return TrainState(
         model=model,
         optimizer=experiment.optimizer.build(model),

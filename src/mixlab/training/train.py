@@ -4,22 +4,22 @@ from pathlib import Path
 
 import torch
 
-from mixlab import devices, randomness
+from mixlab import devices
 from mixlab.data.catalogue import DataSet
-from mixlab.errors import Interrupted
+from mixlab.errors import Interrupted, TrainingError
 from mixlab.experiment import Experiment
 from mixlab.models import catalogue
-from mixlab.run.checkpoint import load_newest, save_checkpoint
+from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Request, Run, open_run
 from mixlab.training.finish import finish
-from mixlab.training.loop import train_to_end
+from mixlab.training.loop import save, train_to_end
 from mixlab.training.plan import Plan, fit_epochs, make_plan
 from mixlab.training.prepare import check_data, hold, note_changes, report_unreadable, splits_of
 from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
 from mixlab.training.signals import StopSignals
-from mixlab.training.state import TrainState, new_state, state_of
-from mixlab.training.weights import load_weights
+from mixlab.training.state import TrainState, fresh_model, state_of
+from mixlab.training.weights import freeze, load_weights
 
 
 def train(experiment: Experiment, options: Options) -> Run:
@@ -41,9 +41,24 @@ def resume(run: Run, options: Options) -> Run:
     with run.lock():
         if run.is_finished:
             return run
-        with StopSignals() as stop, Screen(run.log, options.quiet) as screen:
-            _train(run, options, screen, stop)
+        with Screen(run.log, options.quiet) as screen:
+            try:
+                _train(run, options, screen)
+            except RuntimeError as error:
+                raise _explained(error, run.request.experiment) from None
     return run
+
+
+def _explained(error: RuntimeError, experiment: Experiment) -> Exception:
+    """Say what to do where memory ran out; other errors stay what they are."""
+    text = str(error)
+    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in text:
+        return error
+    smaller, parts = max(experiment.batch_size // 2, 1), experiment.accumulate * 2
+    return TrainingError(
+        f"out of memory at batch {experiment.batch_size} on this device. Try --batch-size {smaller}, "
+        f"or --accumulate {parts} (the same optimiser batch; BatchNorm then sees {experiment.batch_size // parts})"
+    )
 
 
 def plan(experiment: Experiment, options: Options) -> Plan:
@@ -60,28 +75,31 @@ def plan(experiment: Experiment, options: Options) -> Plan:
 def default_name(request: Request) -> str:
     """Return the name of a request's folder, such as digits-convmixer_64_4-1a2b3c4d."""
     experiment = request.experiment
-    data = Path(experiment.data.path).name if experiment.data.name == "folder" else experiment.data.name
+    folder = experiment.data.name == "folder"
+    data = Path(experiment.data.path).expanduser().resolve().name if folder else experiment.data.name
     limit = f"-{request.max_seconds:g}s" if request.max_seconds else ""
     return f"{data}-{catalogue.published_name(experiment.model)}{limit}-{experiment.digest()}"
 
 
-def _train(run: Run, options: Options, screen: Screen, stop: StopSignals) -> None:
+def _train(run: Run, options: Options, screen: Screen) -> None:
     device = devices.choose_device(options.device)
+    devices.make_deterministic(device)
     asked = run.request
     data = asked.experiment.data.load(asked.experiment.seed, asked.experiment.protocol == "honest")
     check_data(data, asked.experiment)
     screen.say([f"note     {note}" for note in data.notes])
     fingerprint = data.fingerprint()
-    data = hold(data, device, options)
+    data = hold(data, device, options, screen)
     report_unreadable(data, options, screen)
     experiment = _resolve(run, asked, data, fingerprint, device, screen)
-    session = Session(run, experiment, options, data, fingerprint, device, screen, stop)
+    session = Session(run, experiment, options, data, fingerprint, device, screen, StopSignals())
     note_changes(session)
     state = _restore_or_start(session)
     try:
-        train_to_end(session, state)
+        with session.stop:
+            train_to_end(session, state)
     except Interrupted as interruption:
-        save_checkpoint(run, state.checkpoint())
+        save(session, state)
         raise Interrupted(
             f"{interruption}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}"
         ) from None
@@ -116,14 +134,15 @@ def _restore_or_start(session: Session) -> TrainState:
     run, experiment = session.run, session.experiment
     checkpoint, problems = load_newest(run)
     session.screen.say([f"skipped  a damaged checkpoint, {problem}" for problem in problems])
-    randomness.seed_torch(torch.device("cpu"), experiment.seed, "weights")
-    state = new_state(experiment, session.data.spec, session.device)
-    if experiment.weights:
-        loaded = load_weights(state.model, experiment.weights, session.data.spec, experiment.freeze)
+    model = fresh_model(experiment, session.data.spec)
+    if checkpoint is not None:
+        freeze(model, checkpoint.state["frozen"])
+    elif experiment.weights:
+        loaded = load_weights(model, experiment.weights, session.data.spec, experiment.freeze)
         session.screen.say(f"weights  {loaded}")
-        state = state_of(state.model, experiment, session.device)
+    state = state_of(model, experiment, session.device)
     if checkpoint is not None:
         state.restore(checkpoint)
         session.screen.say(f"resumed  at step {state.step:,} of {experiment.steps(len(session.data.train)):,}")
-    run.cut_metrics(state.step)
+    run.cut_metrics(state.epoch)
     return state

@@ -1,5 +1,6 @@
 """Starting from trained weights."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +27,10 @@ class Loaded:
         return f"{self.taken} tensors from {self.source}{fresh}"
 
 
-def load_weights(model: nn.Module, place: str, spec: DataSpec, freeze: bool) -> Loaded:
+def load_weights(model: nn.Module, place: str, spec: DataSpec, frozen: bool) -> Loaded:
     """Copy the tensors of a run, bundle or safetensors file whose name and shape fit; the head only for equal classes.
 
-    With `freeze`, only the parameters that were not copied learn.
+    With `frozen`, only the parameters that were not copied learn.
 
     Raises:
         RunError: where the file cannot be read, or nothing in it fits.
@@ -46,11 +47,18 @@ def load_weights(model: nn.Module, place: str, spec: DataSpec, freeze: bool) -> 
     if not any(name in taken for name, parameter in model.named_parameters() if parameter.ndim >= 2):
         raise RunError(f"nothing in {place} fits this model; give the same --model that it was trained with")
     model.load_state_dict(taken, strict=False)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not (freeze and name in taken))
-    if freeze and all(name in taken for name, _ in model.named_parameters()):
+    if frozen:
+        freeze(model, taken)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise RunError(f"freeze=true leaves nothing to learn: {place} has every tensor of this model, head included")
     return Loaded(place, len(taken), tuple(name for name in own if name not in taken))
+
+
+def freeze(model: nn.Module, names: Iterable[str]) -> None:
+    """Let the named parameters no longer learn."""
+    named = set(names)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in named)
 
 
 def _read(place: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
