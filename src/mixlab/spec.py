@@ -24,6 +24,8 @@ class DataSpec(Config):
         if not len(self.mean) == len(self.std) == self.channels:
             given = f"{len(self.mean)} means and {len(self.std)} stds"
             raise ValueError(f"{self.channels} channels need one mean and one std each, not {given}")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("two classes have the same name")
         if min(self.std) <= 0:
             raise ValueError("every std must be above 0")
         return self

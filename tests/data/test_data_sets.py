@@ -10,7 +10,7 @@ from mixlab.data.check import check, stats
 from mixlab.data.downloads import DOWNLOADS, data_home, fetch
 from mixlab.data.images import FileImages, MemoryImages, read_exact
 from mixlab.data.loading import batches, in_memory, in_order
-from mixlab.errors import DataError
+from mixlab.errors import DataError, UsageError
 
 
 def cifar_folder(root: Path, name: str) -> Path:
@@ -86,6 +86,17 @@ def test_a_second_part_is_the_test_set_whatever_its_name(pictures: Path, tmp_pat
 def test_classes_are_renamed_without_moving_labels(pictures: Path):
     config = parse_data(expand(str(pictures)) | {"rename": {"blue": "sky"}})
     assert config.load(0, True).spec.classes == ("sky", "red")
+
+
+def test_two_classes_cannot_get_one_name(pictures: Path):
+    with pytest.raises(UsageError, match="two classes have the same name"):
+        parse_data(expand(str(pictures)) | {"rename": {"blue": "red"}}).load(0, True)
+
+
+def test_imagenettes_folders_have_readable_names(pictures: Path):
+    (pictures / "blue").rename(pictures / "n03445777")
+    (pictures / "red").rename(pictures / "n01440764")
+    assert parse_data(str(pictures)).load(0, True).spec.classes == ("tench", "golf ball")
 
 
 def test_names_and_paths_are_told_apart(pictures: Path):

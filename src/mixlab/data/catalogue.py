@@ -122,7 +122,7 @@ class FolderConfig(Config):
     canvas_scale: Annotated[float, Field(ge=1)] = 1.0  # training images are stored this much larger than image_size
     validation_fraction: Share = 0.15  # of the training images, or of all where the test images are carved too
     test_fraction: Share = 0.15  # of all images, where the folder has no second part
-    rename: dict[str, str] = {}  # name of a class's folder -> name of the class
+    rename: dict[str, str] = {}  # name of a class's folder -> name of the class; Imagenette's are known
     ignore_unknown_classes: bool = False  # leave out images of classes that the training images do not have
     grayscale: bool = False
     mean: Statistics = ()  # per channel, of pixels in [0, 1]; empty: those of ImageNet
@@ -131,7 +131,9 @@ class FolderConfig(Config):
     def load(self, seed: int, carve_validation: bool) -> DataSet:
         root = place("folder", self.path)
         listing = folder.scan(root, self.labels_csv, self.ignore_unknown_classes)
-        spec = _spec(self, tuple(self.rename.get(name, name) for name in listing.classes), 1 if self.grayscale else 3)
+        known = IMAGENETTE_CLASSES if set(listing.classes) <= set(IMAGENETTE_CLASSES) else {}
+        names = known | self.rename
+        spec = _spec(self, tuple(names.get(name, name) for name in listing.classes), 1 if self.grayscale else 3)
         canvas = round(spec.image_size * self.canvas_scale)
         train, test = _files(root, listing.train, spec, canvas), _files(root, listing.test, spec, 0)
         notes = _notes(listing)
@@ -161,8 +163,8 @@ def expand(data: Any) -> dict[str, Any]:
     name = os.fspath(fields.get("name", "digits"))
     if name.startswith("imagenette") and name in DOWNLOADS:
         sizes = {"imagenette160": 128, "imagenette320": 224, "imagenette": 224}
-        home = {"path": str(data_home() / DOWNLOADS[name].folder), "rename": IMAGENETTE_CLASSES}
-        return {**home, "image_size": sizes[name], **fields, "name": "folder"}
+        home = {"path": str(data_home() / DOWNLOADS[name].folder), "image_size": sizes[name]}
+        return {**home, **fields, "name": "folder"}
     if name in ("digits", "cifar10", "cifar100", "folder"):
         return {**fields, "name": name}
     looks_like_path = os.sep in name or name.startswith(("~", ".")) or Path(name).exists()
