@@ -79,6 +79,11 @@ class DigitsConfig(Config):
     mean: Statistics = ()  # of pixels in [0, 1]; empty: the known numbers
     std: Statistics = ()
 
+    @property
+    def label(self) -> str:
+        """What runs and cards call the data."""
+        return self.name
+
     def load(self, seed: int, carve_validation: bool) -> DataSet:
         try:
             from sklearn.datasets import load_digits
@@ -102,6 +107,11 @@ class CifarConfig(Config):
     validation_fraction: Share = 0.1  # of the training images
     mean: Statistics = ()  # per channel, of pixels in [0, 1]; empty: the published numbers
     std: Statistics = ()
+
+    @property
+    def label(self) -> str:
+        """What runs and cards call the data."""
+        return self.name
 
     def load(self, seed: int, carve_validation: bool) -> DataSet:
         home = place(self.name, self.path)
@@ -127,6 +137,11 @@ class FolderConfig(Config):
     grayscale: bool = False
     mean: Statistics = ()  # per channel, of pixels in [0, 1]; empty: those of ImageNet
     std: Statistics = ()
+
+    @property
+    def label(self) -> str:
+        """What runs and cards call the data."""
+        return Path(self.path).expanduser().resolve().name
 
     def load(self, seed: int, carve_validation: bool) -> DataSet:
         root = place("folder", self.path)

@@ -67,7 +67,7 @@ def evaluate(
     loaded = (data or experiment.data).load(experiment.seed, experiment.protocol == "honest")
     images = _as_evaluated(loaded, split, spec)
     model = devices.place(bundle.build(), chosen)
-    label = split if data is None else f"{split}-{Path(getattr(data, 'path', '') or data.name).name}"
+    label = split if data is None else f"{split}-{data.label}"
     readings = run.count_reading(label, len(images))
     found = inference.collect(inference.iterate(model, images, spec, chosen, workers=workers))
     return _write(run.evaluation(label), label, found, images, bundle.description.temperature, spec, readings)

@@ -22,7 +22,7 @@ def finish(
         mixlab=run.read_environment()["mixlab"],
         model=experiment.model,
         spec=data.spec,
-        data=data_name(experiment),
+        data=experiment.data.label,
         data_fingerprint=run.read_splits()["fingerprint"],
         experiment=experiment.digest(),
     )
@@ -48,7 +48,3 @@ def finish(
             "validation": description.validation,
         }
     )
-
-
-def data_name(experiment: Experiment) -> str:
-    return experiment.data.path if experiment.data.name == "folder" else experiment.data.name

@@ -66,7 +66,7 @@ def make_plan(experiment: Experiment, data: DataSet, device: torch.device) -> Pl
     activations = inspection.activation_bytes(state.model, part, data.spec.channels, data.spec.image_size)
     return Plan(
         model=catalogue.published_name(experiment.model),
-        data=experiment.data.name if experiment.data.name != "folder" else experiment.data.path,
+        data=experiment.data.label,
         train_images=images,
         validation_images=len(data.validation),
         test_images=len(data.test),

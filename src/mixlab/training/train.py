@@ -1,7 +1,5 @@
 """`train`: start, resume or return the run of an experiment."""
 
-from pathlib import Path
-
 import torch
 
 from mixlab import devices
@@ -75,10 +73,8 @@ def plan(experiment: Experiment, options: Options) -> Plan:
 def default_name(request: Request) -> str:
     """Return the name of a request's folder, such as digits-convmixer_64_4-1a2b3c4d."""
     experiment = request.experiment
-    folder = experiment.data.name == "folder"
-    data = Path(experiment.data.path).expanduser().resolve().name if folder else experiment.data.name
     limit = f"-{request.max_seconds:g}s" if request.max_seconds else ""
-    return f"{data}-{catalogue.published_name(experiment.model)}{limit}-{experiment.digest()}"
+    return f"{experiment.data.label}-{catalogue.published_name(experiment.model)}{limit}-{experiment.digest()}"
 
 
 def _train(run: Run, options: Options, screen: Screen) -> None:
