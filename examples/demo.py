@@ -23,14 +23,15 @@ def command(*words: str) -> None:
 
 
 def write_pictures() -> list[str]:
-    """Write a few test digits as PNG files."""
+    """Write a test digit of each of five classes as a PNG file."""
     images = parse_data("digits").load(seed=0, carve_validation=True).test
     if not isinstance(images, MemoryImages):
         raise TypeError("digits are kept in memory")
     PICTURES.mkdir(parents=True, exist_ok=True)
     paths = []
-    for index in range(0, 20, 4):
-        path = PICTURES / f"a-{images.labels[index]}-{index}.png"
+    for digit in range(0, 10, 2):
+        index = int((images.labels == digit).argmax())
+        path = PICTURES / f"a-{digit}.png"
         Image.fromarray(images.images[index, 0].numpy()).resize((64, 64), Image.Resampling.NEAREST).save(path)
         paths.append(str(path))
     return paths

@@ -45,8 +45,11 @@ def _print(found: Any) -> None:
         [f"calibration error, T={found.temperature:.2f}", *_percent(measured.ece)],
     ]
     common.print_table(["", "value", "95 % interval"], rows, right=[1])
-    worst = sorted((row for row in measured.per_class if row.recall), key=lambda row: row.recall.value)[:3]
-    click.echo("weakest classes: " + ", ".join(f"{row.name} {row.recall.value:.1%}" for row in worst))
+    worst = sorted(
+        (row for row in measured.per_class if row.recall and row.recall.value < 1), key=lambda row: row.recall.value
+    )
+    if worst:
+        click.echo("weakest classes: " + ", ".join(f"{row.name} {row.recall.value:.1%}" for row in worst[:3]))
     click.echo(f"written  {found.folder} (metrics.json, predictions.csv, pictures)")
 
 
