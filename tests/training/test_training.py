@@ -2,6 +2,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -346,3 +348,37 @@ def test_running_out_of_memory_says_what_to_try(tiny: dict, options: Options, mo
     monkeypatch.setattr(loop, "train_step", full)
     with pytest.raises(TrainingError, match=r"out of memory at batch 8 .* --batch-size 4, or --accumulate 2"):
         train(parse_experiment(tiny), options)
+
+
+def test_a_streaming_run_names_unreadable_files_once_and_a_strict_one_stops(tiny: dict, options: Options):
+    for index in range(3):
+        (Path(tiny["data"]["name"]) / "blue" / f"bad{index}.jpg").write_text("text")
+    run = train(parse_experiment(tiny | {"epochs": 3}), Options(device="cpu", out=options.out, quiet=True, stream=True))
+    assert all(run.log.read_text().count(f"bad{index}.jpg: not an image") <= 1 for index in range(3))
+    assert "not an image" in run.log.read_text()
+    strict = Options(device="cpu", out=options.out, quiet=True, stream=True, strict=True, new=True)
+    with pytest.raises(DataError, match="cannot be read"):
+        train(parse_experiment(tiny), strict)
+
+
+def test_a_signal_to_the_whole_group_saves_and_leaves(tiny: dict, options: Options, tmp_path: Path):
+    """As schedulers and `timeout` send it: worker processes get it too, and must not die of it first."""
+    (tmp_path / "recipe.json").write_text(json.dumps(tiny | {"epochs": 400}))
+    script = (
+        "import json, sys; from pathlib import Path; from mixlab.experiment import parse_experiment;"
+        "from mixlab.training.train import train; from mixlab.training.session import Options;"
+        f"train(parse_experiment(json.loads(Path({str(tmp_path / 'recipe.json')!r}).read_text())),"
+        f" Options(device='cpu', workers=2, stream=True, out=Path({str(options.out)!r}), name='run'))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    while not list(options.out.glob("run/checkpoints/0*")):
+        time.sleep(0.05)
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert "SIGTERM: saved at step" in said
+    checkpoint, problems = load_newest(Run(options.out / "run"))
+    assert checkpoint is not None
+    assert not problems

@@ -45,7 +45,9 @@ def batches(images: Images, order: Sequence[np.ndarray], workers: int = 0) -> It
 
 def _prepare_worker(worker: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # sent to the whole group; the parent decides when to stop
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def in_order(images: Images, batch_size: int) -> list[np.ndarray]:

@@ -13,6 +13,7 @@ from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.optim.schedules import learning_rate
 from mixlab.run.checkpoint import save_checkpoint
+from mixlab.training.prepare import report_unreadable
 from mixlab.training.progress import epoch_line
 from mixlab.training.session import Session
 from mixlab.training.state import Best, TrainState
@@ -86,6 +87,7 @@ def _check_finite(session: Session, state: TrainState) -> None:
 
 def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: float, steps: int) -> None:
     _check_finite(session, state)
+    report_unreadable(session)
     split, images = session.watched
     row: dict[str, Any] = {"epoch": round(state.step / per_epoch, 2), "step": state.step}
     loss, correct, count = state.sums.tolist()

@@ -41,17 +41,24 @@ def hold(data: DataSet, device: torch.device, options: Options, screen: Screen) 
     )
 
 
-def report_unreadable(data: DataSet, options: Options, screen: Screen) -> None:
-    found = {**data.train.unreadable, **data.validation.unreadable}
+def report_unreadable(session: Session) -> None:
+    """Name the files that turned out to be unreadable since the last report.
+
+    Raises:
+        DataError: where there is one and the training is strict.
+    """
+    met = {**session.data.train.unreadable, **session.data.validation.unreadable}
+    found = {name: reason for name, reason in met.items() if name not in session.named}
     if not found:
         return
-    if options.strict:
+    if session.options.strict:
         name, reason = next(iter(found.items()))
         raise DataError(
             f"{len(found)} files cannot be read, such as {name}: {reason}; without --strict they are skipped"
         )
-    screen.say(f"skipped  {len(found)} files that cannot be read:")
-    screen.say([f"         {name}: {reason}" for name, reason in found.items()])
+    session.named.update(found)
+    session.screen.say(f"skipped  {len(found)} files that cannot be read:")
+    session.screen.say([f"         {name}: {reason}" for name, reason in found.items()])
 
 
 def splits_of(data: DataSet) -> dict[str, Images]:

@@ -1,6 +1,6 @@
 """What one process needs to start or go on with a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -42,6 +42,7 @@ class Session:
     device: torch.device
     screen: Screen
     stop: StopSignals
+    named: set[str] = field(default_factory=set)  # unreadable files that were reported
 
     @property
     def watched(self) -> tuple[str, Images]:

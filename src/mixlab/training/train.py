@@ -86,9 +86,9 @@ def _train(run: Run, options: Options, screen: Screen) -> None:
     screen.say([f"note     {note}" for note in data.notes])
     fingerprint = data.fingerprint()
     data = hold(data, device, options, screen)
-    report_unreadable(data, options, screen)
     experiment = _resolve(run, asked, data, fingerprint, device, screen)
     session = Session(run, experiment, options, data, fingerprint, device, screen, StopSignals())
+    report_unreadable(session)
     note_changes(session)
     state = _restore_or_start(session)
     try:
