@@ -91,6 +91,13 @@ def test_assigning_below_a_name_keeps_the_name():
     assert values == {"model": {"name": "small", "kernel_size": 7}}
 
 
+def test_a_name_given_after_its_fields_keeps_them():
+    values: dict = {}
+    assign(values, ["model", "kernel_size"], 7)
+    assign(values, ["model"], "small")
+    assert values == {"model": {"name": "small", "kernel_size": 7}}
+
+
 def test_merging_keeps_a_table_of_the_same_name_and_replaces_another():
     base = {"optimizer": {"name": "adamw", "betas": 1}, "epochs": 3}
     assert merge(base, {"optimizer": {"lr": 2}}) == {"optimizer": {"name": "adamw", "betas": 1, "lr": 2}, "epochs": 3}

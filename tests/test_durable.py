@@ -77,6 +77,13 @@ def test_a_full_disk_keeps_what_was_there_and_says_so(tmp_path: Path, monkeypatc
     assert not list(tmp_path.glob(".*partial"))
 
 
+def test_half_a_line_does_not_swallow_the_next(tmp_path: Path):
+    (tmp_path / "lines").write_text('{"a": 1}\n{"b": ')
+    durable.append_line(tmp_path / "lines", '{"c": 3}')
+    durable.append_line(tmp_path / "lines", "caf\udce9")
+    assert (tmp_path / "lines").read_text().splitlines() == ['{"a": 1}', '{"b": ', '{"c": 3}', "caf\\udce9"]
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write"):

@@ -3,9 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixlab.api import Answer, Classifier, Evaluation, Experiment, Run, create_model, evaluate, load, train
+    from mixlab.api import Answer, Classifier, Evaluation, Experiment, Run, create_model, evaluate, load, resume, train
 
-__all__ = ["Answer", "Classifier", "Evaluation", "Experiment", "Run", "create_model", "evaluate", "load", "train"]
+__all__ = [
+    "Answer",
+    "Classifier",
+    "Evaluation",
+    "Experiment",
+    "Run",
+    "create_model",
+    "evaluate",
+    "load",
+    "resume",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

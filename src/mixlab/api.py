@@ -15,7 +15,18 @@ from mixlab.run.folder import Run, find_run
 from mixlab.training import train as training
 from mixlab.training.session import Options
 
-__all__ = ["Answer", "Classifier", "Evaluation", "Experiment", "Run", "create_model", "evaluate", "load", "train"]
+__all__ = [
+    "Answer",
+    "Classifier",
+    "Evaluation",
+    "Experiment",
+    "Run",
+    "create_model",
+    "evaluate",
+    "load",
+    "resume",
+    "train",
+]
 
 OPTIONS = set(Options.__dataclass_fields__)
 
@@ -26,7 +37,7 @@ def train(recipe: str | Path = "", /, **values: Any) -> Run:
     Args:
         recipe: a TOML file; without one, the recipe of the data set.
         values: fields of the experiment, nested ones as `model={"dim": 64}` or `**{"model.dim": 64}`; and what does
-            not decide the result: device, workers, out, name, new, quiet, strict, max_seconds, save_seconds,
+            not decide the result: device, workers, out, name, new, quiet, stream, strict, max_seconds, save_seconds,
             tensorboard.
 
     Raises:
@@ -36,6 +47,11 @@ def train(recipe: str | Path = "", /, **values: Any) -> Run:
     if "out" in options:
         options["out"] = Path(options["out"])
     return training.train(compose(recipe, values, ()), Options(**options))
+
+
+def resume(place: str | Path, **options: Any) -> Run:
+    """Go on with an interrupted run, with no more than its folder; `options` and errors as `train`."""
+    return training.resume(find_run(place), Options(**options))
 
 
 def load(place: str | Path | Run, device: str = "auto") -> Classifier:

@@ -1,5 +1,6 @@
 """The base of every configuration, and its spelling in TOML files and `key.path=value` words."""
 
+import hashlib
 import json
 import tomllib
 import types
@@ -17,7 +18,7 @@ from mixlab.errors import UsageError, did_you_mean
 class Config(BaseModel):
     """A frozen, checked set of values that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
@@ -68,7 +69,11 @@ def assign(values: dict[str, Any], path: list[str], value: Any) -> None:
         inner = values.get(key, {})
         values[key] = inner if isinstance(inner, dict) else {"name": inner}
         values = values[key]
-    values[path[-1]] = value
+    below = values.get(path[-1])
+    if isinstance(below, dict) and isinstance(value, str):
+        below["name"] = value  # a name given after its fields keeps them
+    else:
+        values[path[-1]] = value
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +107,11 @@ def differences(ours: Config, theirs: Config) -> list[str]:
 def canonical_json(config: Config) -> str:
     """Return JSON that is equal exactly for equal configs."""
     return json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def digest(config: Config) -> str:
+    """Return 8 hexadecimal digits that differ between configs."""
+    return hashlib.sha256(canonical_json(config).encode()).hexdigest()[:8]
 
 
 def _explain(cls: type[BaseModel], values: Mapping[str, Any], detail: ErrorDetails) -> str:

@@ -19,6 +19,8 @@ def choose_device(name: str) -> torch.device:
     kind = name.partition(":")[0]
     if kind not in KINDS:
         raise UsageError(f"unknown device {name!r}{did_you_mean(name, KINDS)}; known: {', '.join(KINDS)}")
+    if ":" in name and kind != "cuda":
+        raise UsageError(f"unknown device {name!r}; only CUDA devices have numbers")
     if name == "auto":
         return torch.device(available()[-1])
     if kind not in available():
@@ -35,9 +37,10 @@ def available() -> list[str]:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Let a GPU choose only operations whose result does not vary from run to run; a CPU's never does."""
+    """Make a GPU the current one, and let it choose only operations whose result does not vary; a CPU's never does."""
     if device.type != "cuda":
         return
+    torch.cuda.set_device(device)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)

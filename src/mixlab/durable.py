@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mixlab.errors import RunError
 
@@ -36,7 +36,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace a JSON file in one step; raises as `write_bytes`."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -92,8 +92,11 @@ def append_line(path: Path, text: str) -> None:
     Raises:
         RunError: where it cannot be written.
     """
-    with _explained(path, len(text)), path.open("ab") as file:
-        file.write(text.encode() + b"\n")
+    line = text.encode("utf-8", "backslashreplace") + b"\n"
+    with _explained(path, len(line)), path.open("ab+") as file:
+        if file.tell() and not _ends_a_line(file):
+            line = b"\n" + line
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())
 
@@ -111,6 +114,12 @@ def _manifest(folder: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and all(isinstance(name, str) for name in found.values()) else {}
+
+
+def _ends_a_line(file: IO[bytes]) -> bool:
+    """Whether the last byte is a line's end; a killed writer leaves half a line."""
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _write_and_sync(path: Path, content: bytes) -> None:

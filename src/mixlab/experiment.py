@@ -1,6 +1,5 @@
 """The experiment: one frozen tree of everything that decides a result."""
 
-import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -9,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from mixlab.config import Config, assign, canonical_json, merge, parse_override, read_toml
+from mixlab.config import Config, assign, merge, parse_override, read_toml
 from mixlab.data import catalogue as data_sets
 from mixlab.data.augmentation import AugmentationConfig
 from mixlab.data.catalogue import DataConfig, DigitsConfig
@@ -35,7 +34,9 @@ class Experiment(Config):
     weight_average: Share = 0.0  # decay of the moving average of weights that is evaluated and shipped; 0: off
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the operations that allow it (autocast)
     protocol: Literal["honest", "published"] = "honest"  # published: no validation images, test watched each epoch
-    select: Literal["best", "last"] = "best"  # epoch whose weights are shipped; best: by validation accuracy
+    select: Literal["best", "last"] = (
+        "best"  # epoch that is shipped; best: by validation accuracy; published: always the last
+    )
     weights: str = ""  # run, bundle or safetensors file to start from; "": fresh weights
     freeze: bool = False  # train only what `weights` did not have
     data: DataConfig = DigitsConfig()
@@ -63,10 +64,6 @@ class Experiment(Config):
 
     def schedule_steps(self, images: int) -> int:
         return max(round((self.schedule_epochs or self.epochs) * self.steps_per_epoch(images)), 1)
-
-    def digest(self) -> str:
-        """Return 8 hexadecimal digits that differ between experiments."""
-        return hashlib.sha256(canonical_json(self).encode()).hexdigest()[:8]
 
 
 def parse_experiment(values: Mapping[str, Any]) -> Experiment:

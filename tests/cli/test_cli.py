@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,13 @@ def test_predict_reports_a_bad_file_in_its_row_and_goes_on(call, pictures: Path,
         (["data", "check", "nowhere"], 1, "neither a data set nor a folder"),
         (["data", "download", "digits"], 1, "cannot be downloaded"),
         (["runs", "show", "none"], 1, "there is no run none"),
+        (["train", "--data", ""], 2, "expected the name of a data set"),
+        (["train", "--data", "~nosuchuser/x"], 1, "there is no such user"),
+        (["train", "--device", "cpu:1"], 2, "only CUDA devices have numbers"),
+        (["train", "--save-every", "soon"], 2, "--save-every soon"),
+        (["train", "--resume", "none", "--dry-run"], 2, "leave out --dry-run"),
+        (["train", "data.image_size=100000"], 2, "data.image_size=100000"),
+        (["models", "show", "convmixer_256_8", "nonsense.dim=5"], 2, "unknown key nonsense.dim"),
     ],
 )
 def test_a_mistake_gets_one_line_and_its_exit_code(call, tmp_path: Path, words: list[str], code: int, message: str):
@@ -142,6 +150,25 @@ def test_data_commands(call, pictures: Path):
     assert call("data", "check", str(pictures), "--strict")[0] == 3
     code, out, _ = call("data", "stats", "digits", "--json")
     assert len(json.loads(out)["classes"]) == 10
+
+
+def test_a_damaged_run_does_not_hide_the_others(call, pictures: Path):
+    train(call, pictures, "--name", "good")
+    train(call, pictures, "--name", "bad")
+    Path("runs/bad/summary.json").write_text("{")
+    code, out, err = call("runs", "list")
+    assert (code, "damaged" in out, "finished" in out) == (0, True, True)
+    assert "summary.json cannot be read" in err
+
+
+def test_an_unknown_class_in_validation_can_be_left_out(call, pictures: Path, tmp_path: Path):
+    for split in ("train", "val"):
+        shutil.copytree(pictures, tmp_path / "parts" / split)
+    shutil.copytree(pictures / "red", tmp_path / "parts" / "val" / "kestrel")
+    code, _, err = train(call, tmp_path / "parts")
+    assert code == 1
+    assert "has a class that training does not: 'kestrel' (20 images). Add it, or pass --ignore-unknown-classes" in err
+    assert train(call, tmp_path / "parts", "--ignore-unknown-classes")[0] == 0
 
 
 def test_the_doctor_resumes_exactly(call):

@@ -88,6 +88,22 @@ def test_classes_are_renamed_without_moving_labels(pictures: Path):
     assert config.load(0, True).spec.classes == ("sky", "red")
 
 
+def test_fingerprints_do_not_depend_on_the_seed_but_on_every_image(pictures: Path):
+    def fingerprint(seed: int) -> str:
+        return parse_data(str(pictures)).load(seed, True).fingerprint()
+
+    assert fingerprint(0) == fingerprint(7)
+    before = fingerprint(0)
+    (pictures / "blue" / "3.png").rename(pictures / "red" / "moved.png")
+    assert fingerprint(0) != before
+
+
+@pytest.mark.parametrize("data", ["", 5, {"name": 5}, None])
+def test_data_that_is_no_name_is_refused(data):
+    with pytest.raises(UsageError, match="expected"):
+        expand(data)
+
+
 def test_two_classes_cannot_get_one_name(pictures: Path):
     with pytest.raises(UsageError, match="two classes have the same name"):
         parse_data(expand(str(pictures)) | {"rename": {"blue": "red"}}).load(0, True)
@@ -150,7 +166,7 @@ def test_check_names_every_bad_file_and_writes_nothing(pictures: Path):
 
 def test_stats_are_the_mean_and_deviation_of_the_pixels():
     found = stats(parse_data("digits"), workers=0)
-    images = parse_data("digits").load(0, False).train.images.double() / 255  # pyright: ignore[reportAttributeAccessIssue]
+    images = parse_data("digits").load(0, True).train.images.double() / 255  # pyright: ignore[reportAttributeAccessIssue]
     assert found["mean"] == pytest.approx([images.mean().item()])
     assert found["std"] == pytest.approx([images.std(correction=0).item()])
     assert found["mean"][0] == pytest.approx(0.3053, abs=5e-4)

@@ -35,8 +35,8 @@ def test_class_folders_are_classes_in_natural_order(make):
     listing = scan(make("10/a.jpg", "2/b.jpg", "1/img10.png", "1/img9.JPG"))
     assert listing.classes == ("1", "2", "10")
     assert listing.train == (("1/img9.JPG", 0), ("1/img10.png", 0), ("2/b.jpg", 1), ("10/a.jpg", 2))
-    assert not listing.has_validation
-    assert not listing.has_test
+    assert not listing.validation
+    assert not listing.test
 
 
 def test_a_class_that_validation_lacks_does_not_shift_the_labels(make):
@@ -49,7 +49,7 @@ def test_a_class_that_validation_lacks_does_not_shift_the_labels(make):
 def test_the_only_second_part_is_the_test_set(make, second):
     listing = scan(make("Train/a/1.jpg", "Train/b/1.jpg", f"{second}/b/1.jpg"))
     assert listing.test == ((f"{second}/b/1.jpg", 1),)
-    assert not listing.has_validation
+    assert not listing.validation
 
 
 def test_an_empty_test_folder_is_no_second_part(make):

@@ -47,8 +47,19 @@ def test_other_data_is_matched_by_class_name_not_by_order(run: Run, pictures: Pa
         mixlab.evaluate(run, data=other, workers=0)
 
 
+def test_a_folder_without_parts_is_test_data_as_a_whole(run: Run, pictures: Path, tmp_path: Path):
+    shutil.copytree(pictures, tmp_path / "other")
+    assert mixlab.evaluate(run, data=tmp_path / "other", workers=0).metrics.images == 40
+
+
+def test_data_that_changed_since_the_training_is_refused(run: Run, pictures: Path):
+    shutil.copy(pictures / "red" / "0.png", pictures / "red" / "new.png")
+    with pytest.raises(DataError, match="the data changed since the training"):
+        mixlab.evaluate(run, workers=0)
+
+
 def test_an_unfinished_run_or_split_that_is_not_there_is_refused(run: Run):
-    with pytest.raises(DataError, match="unknown split 'tset'; did you mean test"):
+    with pytest.raises(UsageError, match="unknown split 'tset'; did you mean test"):
         mixlab.evaluate(run, "tset")
     (run.folder / "summary.json").unlink()
     with pytest.raises(RunError, match="not finished"):
@@ -74,6 +85,12 @@ def test_a_picture_may_come_in_any_form(run: Run, pictures: Path):
         np.testing.assert_allclose(classifier(form).probabilities, expected, atol=1e-6)
     for mode in ("L", "LA", "P", "RGBA", "CMYK", "1", "F", "I"):
         assert len(classifier(Image.open(path).convert("L").convert(mode)).top(2)) == 2
+    palette = Image.open(path).quantize(4)
+    palette.info["transparency"] = 0
+    palette.save(path.with_name("palette.gif"), transparency=0)
+    from_file = classifier(path.with_name("palette.gif")).probabilities
+    with Image.open(path.with_name("palette.gif")) as opened:
+        np.testing.assert_allclose(classifier(opened).probabilities, from_file)
     assert classifier(pixels[:, :, 0]).probabilities.sum() == pytest.approx(1)
     with pytest.raises(UsageError, match="expected uint8 pixels"):
         classifier(pixels.astype(np.float32))

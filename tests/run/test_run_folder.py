@@ -105,6 +105,9 @@ def test_two_checkpoints_are_kept_and_the_newest_intact_one_is_used(tmp_path: Pa
     assert older is not None
     assert older.step == 2
     assert "does not match its SHA-256" in problems[0]
+    save_checkpoint(run, checkpoint(4))
+    kept = sorted(path.name for path in run.checkpoints.iterdir() if path.name[0].isdigit())
+    assert kept == ["00000002-0002", "00000004-0004"], "a damaged one does not count"
 
 
 def test_no_checkpoint_is_no_error(tmp_path: Path):

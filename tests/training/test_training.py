@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mixlab.api import evaluate
 from mixlab.errors import DataError, Interrupted, RunError, TrainingError
 from mixlab.experiment import Experiment, parse_experiment
 from mixlab.run.bundle import read_bundle
@@ -20,6 +21,7 @@ from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Run
 from mixlab.training import loop, plan, step
 from mixlab.training.session import Options
+from mixlab.training.state import fresh_model, state_of
 from mixlab.training.train import plan as make_plan
 from mixlab.training.train import resume, train
 
@@ -46,7 +48,7 @@ def options(tmp_path: Path) -> Options:
 
 def content(run: Run) -> dict[str, bytes]:
     """Everything of a run that must not depend on where it was interrupted."""
-    newest = max((run.folder / "checkpoints").iterdir())
+    newest = max((run.folder / "checkpoints").glob("0*"))
     files = [newest / "tensors.safetensors", newest / "state.json", run.bundle / "model.safetensors"]
     files += [run.folder / "metrics.jsonl", run.folder / "summary.json"]
     return {str(path.relative_to(run.folder)): path.read_bytes() for path in files}
@@ -67,7 +69,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
 def test_training_learns_and_returns_what_is_finished(tiny: dict, options: Options):
     run = train(parse_experiment(tiny | {"epochs": 6}), options)
-    assert run.summary["validation"]["top-1"] == 1.0
+    assert run.summary["validation"]["top1"] == 1.0
     assert run.metrics()[-1]["train_loss"] < run.metrics()[0]["train_loss"]
     before = content(run)
     assert train(parse_experiment(tiny | {"epochs": 6}), options) == run
@@ -152,7 +154,7 @@ def test_the_best_epoch_is_chosen_by_validation(tiny: dict, options: Options):
     rows = run.metrics()
     best = max(rows, key=lambda row: (row["validation_top1"], -row["validation_loss"]))
     assert run.summary["chosen"]["epoch"] == best["epoch"]
-    assert run.summary["validation"]["top-1"] == pytest.approx(best["validation_top1"])
+    assert run.summary["validation"]["top1"] == pytest.approx(best["validation_top1"])
 
 
 def test_published_protocol_keeps_every_training_image_and_watches_test(tiny: dict, options: Options):
@@ -382,3 +384,38 @@ def test_a_signal_to_the_whole_group_saves_and_leaves(tiny: dict, options: Optio
     checkpoint, problems = load_newest(Run(options.out / "run"))
     assert checkpoint is not None
     assert not problems
+
+
+def test_batches_without_a_readable_file_are_passed_over(tiny: dict, options: Options):
+    for index in range(10):
+        (Path(tiny["data"]["name"]) / "blue" / f"{index}.png").write_bytes(b"")
+    run = train(parse_experiment(tiny | {"batch_size": 1, "epochs": 1}), options)
+    assert run.is_finished
+    assert run.log.read_text().count("0 bytes") >= 5
+
+
+def test_a_part_too_small_for_batch_norm_is_refused(tiny: dict, options: Options):
+    values = tiny | {"batch_size": 1, "model": tiny["model"] | {"patch_size": 16}}
+    with pytest.raises(TrainingError, match="BatchNorm cannot average one value"):
+        train(parse_experiment(values), options)
+
+
+def test_names_that_are_not_utf8_are_trained_on_and_measured(tiny: dict, options: Options):
+    folder = os.fsencode(Path(tiny["data"]["name"]) / "blue")
+    for index, name in enumerate((b"caf\xe9.png", b"t\xe9.png", b"no\xe9l.jpg")):
+        Path(os.fsdecode(folder + b"/" + name)).write_bytes((Path(os.fsdecode(folder)) / f"{index}.png").read_bytes())
+    Path(os.fsdecode(folder + b"/bad\xe9.jpg")).write_bytes(b"")
+    run = train(parse_experiment(tiny), options)
+    assert evaluate(run, workers=0).metrics.images > 5
+
+
+def test_resumed_optimiser_state_has_the_memory_layout_of_training(tiny: dict, options: Options):
+    run = train(parse_experiment(tiny), options)
+    checkpoint, _ = load_newest(run)
+    assert checkpoint is not None
+    experiment = run.experiment
+    spec = read_bundle(run).description.spec
+    state = state_of(fresh_model(experiment, spec), experiment, torch.device("cpu"))
+    state.restore(checkpoint)
+    for parameter, values in state.optimizer.state.items():
+        assert values["exp_avg"].stride() == parameter.stride()

@@ -15,11 +15,17 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else to stderr.")
 device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="cpu, cuda, cuda:1 or mps.")
 out = click.option("--out", default="runs", show_default=True, metavar="FOLDER", help="Folder of run folders.")
+ignore_unknown_classes = click.option(
+    "--ignore-unknown-classes",
+    is_flag=True,
+    default=None,
+    help="Leave out pictures of classes that the training pictures do not have.",
+)
 workers = click.option("--workers", default=2, show_default=True, type=click.IntRange(0), help="Decoding processes.")
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    click.echo(json.dumps(value, indent=2, default=str))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
@@ -34,7 +40,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Se
         click.echo("  ".join(parts).rstrip())
 
 
-def seconds(text: str) -> float:
+def seconds(flag: str, text: str) -> float:
     """Read a duration such as "90", "90s", "25m" or "1h30m", in seconds.
 
     Raises:
@@ -43,7 +49,7 @@ def seconds(text: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", text)
     found = sum(float(number) * UNITS[unit] for number, unit in parts)
     if not found or "".join(number + unit for number, unit in parts) != text.strip():
-        raise UsageError(f"--max-time {text}: expected a time such as 90s, 25m or 1h30m")
+        raise UsageError(f"{flag} {text}: expected a time such as 90s, 25m or 1h30m")
     return found
 
 

@@ -1,5 +1,7 @@
 """`mixlab data`."""
 
+from typing import Any
+
 import click
 
 from mixlab.cli import common
@@ -13,16 +15,17 @@ def data() -> None:
 
 @data.command()
 @click.argument("name", metavar="NAME|FOLDER")
+@common.ignore_unknown_classes
 @click.option("--strict", is_flag=True, help="Exit with 3 where a picture cannot be read.")
 @common.workers
 @common.as_json
 @common.quiet_warnings
-def check(name: str, strict: bool, workers: int, as_json: bool) -> None:
+def check(name: str, ignore_unknown_classes: bool | None, strict: bool, workers: int, as_json: bool) -> None:
     """Decode every picture; name those that cannot be read, and classes that are empty or tiny."""
     from mixlab.data import check as checks
     from mixlab.data.catalogue import parse_data
 
-    found = checks.check(parse_data(name), workers)
+    found = checks.check(parse_data(_values(name, ignore_unknown_classes)), workers)
     if as_json:
         common.print_json(found.as_json())
     else:
@@ -33,15 +36,16 @@ def check(name: str, strict: bool, workers: int, as_json: bool) -> None:
 
 @data.command()
 @click.argument("name", metavar="NAME|FOLDER")
+@common.ignore_unknown_classes
 @common.workers
 @common.as_json
 @common.quiet_warnings
-def stats(name: str, workers: int, as_json: bool) -> None:
+def stats(name: str, ignore_unknown_classes: bool | None, workers: int, as_json: bool) -> None:
     """Count the pictures of each class, and measure mean and standard deviation of the training pictures."""
     from mixlab.data import check as checks
     from mixlab.data.catalogue import parse_data
 
-    found = checks.stats(parse_data(name), workers)
+    found = checks.stats(parse_data(_values(name, ignore_unknown_classes)), workers)
     if as_json:
         return common.print_json(found)
     common.print_table(
@@ -60,3 +64,7 @@ def download(name: str) -> None:
     from mixlab.data.downloads import fetch
 
     click.echo(fetch(name))
+
+
+def _values(name: str, ignore_unknown_classes: bool | None) -> dict[str, Any]:
+    return {"name": name, **({"ignore_unknown_classes": True} if ignore_unknown_classes else {})}

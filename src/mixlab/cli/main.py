@@ -3,7 +3,9 @@
 Modules here import torch, and whatever imports torch, only inside a command, so that `--help` answers at once.
 """
 
+import io
 import os
+import signal
 import sys
 
 import click
@@ -37,6 +39,10 @@ for command in (train, evaluate, predict, models, runs, data, doctor):
 
 def main() -> None:
     """Run a command; every mistake of the user is one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, until training takes over
     debug = "--debug" in sys.argv
     sys.argv[1:] = (["--debug"] if debug else []) + [word for word in sys.argv[1:] if word != "--debug"]
     try:
@@ -57,8 +63,10 @@ def main() -> None:
         if debug:
             raise
         code = _complain(f"{error.strerror or error}: {error.filename or 'a file'}", 1)
-    except (KeyboardInterrupt, click.Abort):
-        code = _complain("interrupted before anything was trained; nothing was lost", 130)
+    except click.Abort:
+        code = _complain("stopped; nothing was changed", 130)
+    except KeyboardInterrupt:
+        code = _complain("interrupted; what was saved before is intact", 130)
     sys.exit(code or 0)
 
 

@@ -44,7 +44,7 @@ def show(name: str, overrides: tuple[str, ...], image_size: int, classes: int, c
     from mixlab.models.catalogue import create_model, usual_image_size
     from mixlab.models.inspection import layers
 
-    fields = {path[-1]: value for path, value in map(parse_override, overrides)}
+    fields = {".".join(path).removeprefix("model."): value for path, value in map(parse_override, overrides)}
     size = image_size or usual_image_size(name)
     found = layers(
         create_model(name, num_classes=classes, channels=channels, image_size=size, **fields), channels, size

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from mixlab.cli import common
+from mixlab.errors import MixlabError
 
 
 @click.group()
@@ -20,7 +21,7 @@ def list_runs(out: str, as_json: bool) -> None:
     """List the runs below a folder, oldest first."""
     from mixlab.run import folder
 
-    rows = [_row(run) for run in folder.list_runs(Path(out))]
+    rows = [_row_or_damaged(run) for run in folder.list_runs(Path(out))]
     if as_json:
         return common.print_json({"runs": rows})
     if not rows:
@@ -74,9 +75,17 @@ def _row(run: Any) -> dict[str, Any]:
         "run": run.name,
         "state": "finished" if run.is_finished else "unfinished",
         "epochs": metrics[-1]["epoch"] if metrics else 0,
-        "validation": run.summary["validation"].get("top-1") if run.is_finished else None,
+        "validation": run.summary["validation"].get("top1") if run.is_finished else None,
         "test": run.top1("test"),
     }
+
+
+def _row_or_damaged(run: Any) -> dict[str, Any]:
+    try:
+        return _row(run)
+    except MixlabError as error:
+        click.echo(f"note: {error}", err=True)
+        return {"run": run.name, "state": "damaged", "epochs": 0, "validation": None, "test": None}
 
 
 def _percent(share: float | None) -> str:

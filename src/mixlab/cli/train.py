@@ -19,6 +19,7 @@ FLAGS = {
     "precision": "precision",
     "weights": "weights",
     "accumulate": "accumulate",
+    "ignore_unknown_classes": "data.ignore_unknown_classes",
 }
 
 
@@ -43,6 +44,7 @@ FLAGS = {
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--stream", is_flag=True, help="Decode pictures each epoch instead of keeping them in memory.")
 @click.option("--strict", is_flag=True, help="Stop where a picture cannot be read.")
+@common.ignore_unknown_classes
 @click.option("--download", is_flag=True, help="Fetch the data set where it is missing.")
 @click.option("--log", type=click.Choice(["tensorboard"]), help="Log to TensorBoard too.")
 @click.option("--save-every", default="5m", show_default=True, metavar="TIME", help="Between checkpoints in an epoch.")
@@ -58,6 +60,7 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     The same command always means the same run. Any value of the experiment can be given as KEY=VALUE, such as
     model.kernel_size=9 or augmentation.mix.mixup=0.2.
     """
+    from mixlab.data.downloads import fetch_missing
     from mixlab.experiment import compose
     from mixlab.run.folder import find_run
     from mixlab.training import tensorboard
@@ -71,9 +74,9 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
         run = training.resume(find_run(options["resume"], chosen.out), chosen)
         return _show(run, as_json, options["quiet"])
     values = {key: options[flag] for flag, key in FLAGS.items() if options[flag] is not None}
-    if options["download"]:
-        _download(values.get("data", "digits"))
     experiment = compose(options["recipe"], values, overrides)
+    if options["download"]:
+        fetch_missing(experiment.data.name, getattr(experiment.data, "path", ""))
     if options["dry_run"]:
         return _show_plan(training.plan(experiment, chosen), as_json)
     return _show(training.train(experiment, chosen), as_json, options["quiet"])
@@ -85,8 +88,8 @@ def _options(options: dict[str, Any]) -> Any:
     return Options(
         **{name: options[name] for name in ("device", "workers", "name", "new", "quiet", "stream", "strict")},
         out=Path(options["out"]),
-        max_seconds=common.seconds(options["max_time"]) if options["max_time"] else 0.0,
-        save_seconds=common.seconds(options["save_every"]),
+        max_seconds=common.seconds("--max-time", options["max_time"]) if options["max_time"] else 0.0,
+        save_seconds=common.seconds("--save-every", options["save_every"]),
         tensorboard=options["log"] == "tensorboard",
     )
 
@@ -94,15 +97,9 @@ def _options(options: dict[str, Any]) -> Any:
 def _refuse_others(overrides: tuple[str, ...], options: dict[str, Any]) -> None:
     given = [f"--{flag.replace('_', '-')}" for flag in FLAGS if options[flag] is not None] + list(overrides)
     given += [f"--{flag}" for flag in ("recipe", "new", "name") if options[flag]]
+    given += [f"--{flag.replace('_', '-')}" for flag in ("max_time", "dry_run", "download") if options[flag]]
     if given:
         raise click.UsageError(f"--resume goes on with a run as it is; leave out {', '.join(given)}.")
-
-
-def _download(data: str) -> None:
-    from mixlab.data.downloads import DOWNLOADS, fetch
-
-    if data in DOWNLOADS:
-        fetch(data)
 
 
 def _show_plan(plan: Any, as_json: bool) -> None:
@@ -120,6 +117,6 @@ def _show(run: Any, as_json: bool, quiet: bool) -> None:
         return None
     found = run.summary["validation"]
     if found:
-        click.echo(f"validation top-1 {found['top-1']:.2%} of {found['images']:,.0f} pictures")
+        click.echo(f"validation top-1 {found['top1']:.2%} of {found['images']:,.0f} pictures")
     click.echo(f"run      {run.folder}")
     return click.echo(f"next     mixlab evaluate {run.folder}\n         mixlab predict {run.folder} PICTURES")

@@ -13,17 +13,18 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from mixlab import randomness
 from mixlab.config import Config
 from mixlab.data import cifar, folder
-from mixlab.data.downloads import DOWNLOADS, IMAGENETTE_CLASSES, data_home, place
+from mixlab.data.downloads import DOWNLOADS, IMAGENETTE_CLASSES, data_home, expand_user, place
 from mixlab.data.images import FileImages, Images, MemoryImages
 from mixlab.data.splits import carve
 from mixlab.errors import DataError, UsageError, did_you_mean
 from mixlab.spec import DataSpec, ResizeMode
 
+ImageSize = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Statistics = tuple[float, ...]
 
@@ -47,26 +48,33 @@ class DataSet:
     test: Images
     notes: tuple[str, ...] = ()  # what the reader should know, such as files that are no images
 
+    @property
+    def splits(self) -> dict[str, Images]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
     def split(self, name: str) -> Images:
         """Return one split by name.
 
         Raises:
-            DataError: for a name that is no split, or a split without images.
+            UsageError: for a name that is no split.
+            DataError: for a split without images.
         """
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        if name not in splits:
-            raise DataError(f"unknown split {name!r}{did_you_mean(name, splits)}; splits are train, validation, test")
-        if len(splits[name]) == 0:
+        if name not in self.splits:
+            known = did_you_mean(name, self.splits) or "; splits are train, validation, test"
+            raise UsageError(f"unknown split {name!r}{known}")
+        if len(self.splits[name]) == 0:
             raise DataError(f"this data set has no {name} images; choose another split")
-        return splits[name]
+        return self.splits[name]
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 over every split's names and labels, and the pixels (in memory) or file sizes."""
+        """Return a SHA-256 over name, label and pixels (in memory) or size (of a file) of every image.
+
+        Validation images count as training images, so it is the same for every seed.
+        """
         digest = hashlib.sha256()
-        for images in (self.train, self.validation, self.test):
-            digest.update("\n".join(images.names).encode("utf-8", "surrogateescape"))
-            digest.update(images.labels.tobytes())
-            digest.update(_content(images))
+        for part in ((self.train, self.validation), (self.test,)):
+            rows = sorted(row for images in part for row in _rows(images))
+            digest.update(b"\n".join(rows) + b"\n\n")
         return digest.hexdigest()
 
 
@@ -74,7 +82,7 @@ class DigitsConfig(Config):
     """1,797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak, 1998), from scikit-learn."""
 
     name: Literal["digits"] = "digits"
-    image_size: PositiveInt = 8  # pixels; 8 is the size they are stored in
+    image_size: ImageSize = 8  # pixels; 8 is the size they are stored in
     validation_fraction: Share = 0.1  # of the training images
     mean: Statistics = ()  # of pixels in [0, 1]; empty: the known numbers
     std: Statistics = ()
@@ -103,7 +111,7 @@ class CifarConfig(Config):
 
     name: Literal["cifar10", "cifar100"] = "cifar10"
     path: str = ""  # folder that holds the official binary or pickled layout; "": the data home
-    image_size: PositiveInt = 32  # pixels; 32 is the size they are stored in
+    image_size: ImageSize = 32  # pixels; 32 is the size they are stored in
     validation_fraction: Share = 0.1  # of the training images
     mean: Statistics = ()  # per channel, of pixels in [0, 1]; empty: the published numbers
     std: Statistics = ()
@@ -127,7 +135,7 @@ class FolderConfig(Config):
     name: Literal["folder"] = "folder"
     path: str = "."
     labels_csv: str = ""  # file with the columns file, class (and split), instead of folders of classes
-    image_size: PositiveInt = 64  # side of the network's square input, pixels
+    image_size: ImageSize = 64  # side of the network's square input, pixels
     resize_mode: ResizeMode = "crop"  # how an image that is not square becomes square
     canvas_scale: Annotated[float, Field(ge=1)] = 1.0  # training images are stored this much larger than image_size
     validation_fraction: Share = 0.15  # of the training images, or of all where the test images are carved too
@@ -141,19 +149,32 @@ class FolderConfig(Config):
     @property
     def label(self) -> str:
         """What runs and cards call the data."""
-        return Path(self.path).expanduser().resolve().name
+        return expand_user(self.path).resolve().name
 
-    def load(self, seed: int, carve_validation: bool) -> DataSet:
+    def load_whole(self) -> DataSet:
+        """Load a folder without parts as one test set; one with parts as it is."""
+        root, listing, spec = self._scan()
+        data = self.load(seed=0, carve_validation=False)
+        if listing.test:
+            return data
+        nothing = _files(root, (), spec, 0)
+        return DataSet(data.spec, nothing, nothing, _files(root, listing.train, spec, 0), data.notes)
+
+    def _scan(self) -> tuple[Path, folder.FolderListing, DataSpec]:
         root = place("folder", self.path)
         listing = folder.scan(root, self.labels_csv, self.ignore_unknown_classes)
         known = IMAGENETTE_CLASSES if set(listing.classes) <= set(IMAGENETTE_CLASSES) else {}
         names = known | self.rename
         spec = _spec(self, tuple(names.get(name, name) for name in listing.classes), 1 if self.grayscale else 3)
+        return root, listing, spec
+
+    def load(self, seed: int, carve_validation: bool) -> DataSet:
+        root, listing, spec = self._scan()
         canvas = round(spec.image_size * self.canvas_scale)
         train, test = _files(root, listing.train, spec, canvas), _files(root, listing.test, spec, 0)
         notes = _notes(listing)
         if listing.validation:
-            validation = _files(root, listing.validation, spec, 0)
+            validation = _files(root, listing.validation if carve_validation else (), spec, 0)
             return DataSet(spec, train, validation, test, notes)
         if listing.test:
             return _split(spec, train, test, self, seed, carve_validation, notes)
@@ -175,7 +196,10 @@ def expand(data: Any) -> dict[str, Any]:
     if not isinstance(data, str | os.PathLike | Mapping):
         raise UsageError(f"data={data!r}: expected the name of a data set, a folder, or a table with one")
     fields = dict(data) if isinstance(data, Mapping) else {"name": data}
-    name = os.fspath(fields.get("name", "digits"))
+    name = fields.get("name", "digits")
+    if not isinstance(name, str | os.PathLike) or not os.fspath(name):
+        raise UsageError(f"data.name={name!r}: expected the name of a data set, or a folder")
+    name = os.fspath(name)
     if name.startswith("imagenette") and name in DOWNLOADS:
         sizes = {"imagenette160": 128, "imagenette320": 224, "imagenette": 224}
         home = {"path": str(data_home() / DOWNLOADS[name].folder), "image_size": sizes[name]}
@@ -186,7 +210,14 @@ def expand(data: Any) -> dict[str, Any]:
     if not looks_like_path:
         known = did_you_mean(name, NAMES) or f"; known: {', '.join(NAMES)}"
         raise DataError(f"{name!r} is neither a data set nor a folder{known}")
-    return {**fields, "name": "folder", "path": str(Path(name).expanduser().absolute())}
+    return {**fields, "name": "folder", "path": str(expand_user(name).absolute())}
+
+
+def foreign(config: DataConfig) -> DataSet:
+    """Load data that nothing was trained on: what would be carved for training and validation is test data too."""
+    if isinstance(config, FolderConfig):
+        return config.load_whole()
+    return config.load(seed=0, carve_validation=False)
 
 
 def parse_data(data: Any) -> DataConfig:
@@ -247,8 +278,12 @@ def _notes(listing: folder.FolderListing) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _content(images: Images) -> bytes:
+def _rows(images: Images) -> list[bytes]:
+    """Return one line for each image, from which any change of it can be seen."""
     if isinstance(images, MemoryImages):
-        return hashlib.sha256(images.images.cpu().numpy().tobytes()).digest()
-    sizes = [path.stat().st_size if path.exists() else -1 for path in (images.root / name for name in images.names)]
-    return np.array(sizes, dtype=np.int64).tobytes()
+        contents = [hashlib.sha256(pixels.tobytes()).hexdigest() for pixels in images.images.cpu().numpy()]
+    else:
+        paths = [images.root / name for name in images.names]
+        contents = [path.stat().st_size if path.exists() else -1 for path in paths]
+    lines = zip(images.names, images.labels.tolist(), contents, strict=True)
+    return [f"{name}\t{label}\t{content}".encode("utf-8", "surrogateescape") for name, label, content in lines]

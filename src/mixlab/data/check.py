@@ -1,6 +1,5 @@
 """Looking at a whole data set: every picture decoded, classes counted, colours measured."""
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,7 +44,7 @@ def check(config: DataConfig, workers: int) -> Check:
     Raises:
         DataError: where the data set itself cannot be used.
     """
-    data = config.load(seed=0, carve_validation=False)
+    data = config.load(seed=0, carve_validation=True)
     sizes, unreadable = [], {}
     for images in _splits(data).values():
         found, bad = _decode_all(images, workers)
@@ -60,7 +59,7 @@ def check(config: DataConfig, workers: int) -> Check:
 
 def stats(config: DataConfig, workers: int) -> dict[str, Any]:
     """Count classes, and measure mean and standard deviation per channel of the readable training pictures."""
-    data = config.load(seed=0, carve_validation=False)
+    data = config.load(seed=0, carve_validation=True)
     train = replace(data.train, canvas_size=data.spec.image_size) if isinstance(data.train, FileImages) else data.train
     pixels, total, squares = 0, torch.zeros(data.spec.channels).double(), torch.zeros(data.spec.channels).double()
     for batch in batches(train, in_order(train, 256), workers):
@@ -84,8 +83,7 @@ def count_classes(images: Images, classes: tuple[str, ...]) -> dict[str, int]:
 
 
 def _splits(data: DataSet) -> dict[str, Images]:
-    splits = {"train": data.train, "validation": data.validation, "test": data.test}
-    return {name: images for name, images in splits.items() if len(images)}
+    return {name: images for name, images in data.splits.items() if len(images)}
 
 
 def _decode_all(images: Images, workers: int) -> tuple[list[tuple[int, int]], dict[str, str]]:
@@ -102,5 +100,5 @@ def _decode_all(images: Images, workers: int) -> tuple[list[tuple[int, int]], di
 
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         found = dict(zip(images.names, pool.map(look, images.names), strict=True))
-    sizes = Counter(size for size in found.values() if isinstance(size, tuple))
+    sizes = {size for size in found.values() if isinstance(size, tuple)}
     return list(sizes), {name: str(error) for name, error in found.items() if isinstance(error, UnreadableImage)}

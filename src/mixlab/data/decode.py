@@ -86,6 +86,21 @@ def decode(source: Path | bytes, channels: int = 3, draft_size: int = 0) -> np.n
         return _pixels(shown, channels)
 
 
+def decode_image(image: Image.Image, channels: int = 3) -> np.ndarray:
+    """Return the pixels of an image that Pillow has opened, as `decode` returns those of its file.
+
+    Raises:
+        UnreadableImage: with the reason.
+    """
+    try:
+        _check_size(*image.size)
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        return _pixels(image if turn is None else image.transpose(turn), channels)
+    except _PILLOW_ERRORS as error:
+        raise UnreadableImage(_reason(error, 0)) from None
+
+
 def inspect(source: Path | bytes) -> tuple[int, int]:
     """Return (width, height) in pixels as displayed, from the header alone.
 

@@ -55,14 +55,39 @@ def place(name: str, path: str) -> Path:
     Raises:
         DataError: for a data set that could be downloaded and has not been.
     """
-    home = Path(path).expanduser() if path else data_home() / DOWNLOADS[name].folder
-    for known, download in DOWNLOADS.items():
-        if home == data_home() / download.folder and not home.exists():
-            raise DataError(
-                f"{known} is not at {home}. Add --download to fetch it ({download.megabytes} MB), "
-                f"or give the folder it lies in: data.path=FOLDER"
-            )
+    home = expand_user(path) if path else data_home() / DOWNLOADS[name].folder
+    missing = missing_at(home)
+    if missing:
+        raise DataError(
+            f"{missing} is not at {home}. Add --download to fetch it ({DOWNLOADS[missing].megabytes} MB), "
+            f"or give the folder it lies in: data.path=FOLDER"
+        )
     return home
+
+
+def fetch_missing(name: str, path: str) -> None:
+    """Download the data set of a config, where it is a known one and not there; raises as `fetch`."""
+    missing = missing_at(expand_user(path) if path or name not in DOWNLOADS else data_home() / DOWNLOADS[name].folder)
+    if missing:
+        fetch(missing)
+
+
+def missing_at(home: Path) -> str:
+    """Return the data set that could be downloaded to a folder that is not there, or ""."""
+    names = [name for name, download in DOWNLOADS.items() if home == data_home() / download.folder]
+    return names[0] if names and not home.exists() else ""
+
+
+def expand_user(path: str) -> Path:
+    """Expand "~" and "~name".
+
+    Raises:
+        DataError: where there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError(f"{path}: there is no such user") from None
 
 
 def fetch(name: str) -> Path:

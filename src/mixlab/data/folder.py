@@ -28,14 +28,6 @@ class FolderListing:
     ignored: int  # files that are no images, or are in no class
     empty_classes: tuple[str, ...]  # training folders without images
 
-    @property
-    def has_validation(self) -> bool:
-        return bool(self.validation)
-
-    @property
-    def has_test(self) -> bool:
-        return bool(self.test)
-
 
 def scan(root: Path, labels_csv: str = "", ignore_unknown_classes: bool = False) -> FolderListing:
     """List the images below `root`: class folders, split folders of class folders, or the rows of a CSV file.

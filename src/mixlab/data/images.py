@@ -14,7 +14,7 @@ from mixlab.errors import UnreadableImage
 from mixlab.spec import DataSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Images as they are stored (uint8, any square size) or as the network sees them (float32 in [0, 1])."""
 
@@ -23,7 +23,7 @@ class Batch:
     indices: np.ndarray  # (batch,), of the images in their set; unreadable ones are left out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MemoryImages:
     """Images in one tensor, on any device."""
 
@@ -51,7 +51,7 @@ class MemoryImages:
         return MemoryImages(self.images.to(device), self.labels, self.names, self.unreadable, self.readable)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FileImages:
     """Image files that are decoded when they are asked for."""
 

@@ -55,16 +55,23 @@ def in_order(images: Images, batch_size: int) -> list[np.ndarray]:
     return [np.arange(start, min(start + batch_size, len(images))) for start in range(0, len(images), batch_size)]
 
 
+def held_bytes(images: Images) -> int:
+    """Return the bytes that the pixels of a set take in memory; 0 where they do not fit and are streamed."""
+    if isinstance(images, MemoryImages):
+        return images.images.nbytes
+    size = images.canvas_size or images.spec.image_size
+    needed = len(images) * images.spec.channels * size**2 * (1 if images.canvas_size else 4)
+    return needed if needed <= MEMORY_LIMIT else 0
+
+
 def in_memory(images: Images, workers: int = 0) -> Images:
     """Decode a set of files once and keep the pixels, where they fit into MEMORY_LIMIT; else return the set itself."""
-    if isinstance(images, MemoryImages):
+    if isinstance(images, MemoryImages) or held_bytes(images) == 0:
         return images
     size = images.canvas_size or images.spec.image_size
-    shape = (len(images), images.spec.channels, size, size)
     dtype = torch.uint8 if images.canvas_size else torch.float32
-    if np.prod(shape, dtype=np.int64) * dtype.itemsize > MEMORY_LIMIT or len(images) == 0:
-        return images
-    pixels, readable = torch.zeros(shape, dtype=dtype), np.zeros(len(images), dtype=bool)
+    pixels = torch.zeros(len(images), images.spec.channels, size, size, dtype=dtype)
+    readable = np.zeros(len(images), dtype=bool)
     for batch in batches(images, in_order(images, 64), workers):
         pixels[torch.from_numpy(batch.indices)] = batch.images
         readable[batch.indices] = True

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 
 from mixlab import devices
-from mixlab.data.decode import decode
+from mixlab.data.decode import decode, decode_image
 from mixlab.data.images import fit
 from mixlab.errors import UnreadableImage, UsageError
 from mixlab.evaluation.calibration import softmax
@@ -19,7 +18,7 @@ from mixlab.run.bundle import Bundle
 Picture = str | Path | bytes | np.ndarray | Image.Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
     """What a classifier says of one picture."""
 
@@ -105,6 +104,4 @@ def pixels_of(picture: Picture, channels: int) -> np.ndarray:
             given = f"{picture.dtype} {picture.shape}"
             raise UsageError(f"expected uint8 pixels (height, width) or (height, width, channels), got {given}")
         picture = Image.fromarray(picture)
-    buffer = BytesIO()
-    picture.save(buffer, "TIFF", exif=picture.getexif())  # holds every mode that Pillow has, and the orientation
-    return decode(buffer.getvalue(), channels)
+    return decode_image(picture, channels)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 import torch
 
 from mixlab import devices, durable
-from mixlab.data.catalogue import DataConfig, DataSet
+from mixlab.config import digest
+from mixlab.data.catalogue import DataConfig, DataSet, foreign
 from mixlab.data.images import FileImages, Images
 from mixlab.errors import DataError, did_you_mean
 from mixlab.evaluation import calibration, inference, metrics, pictures
@@ -56,21 +56,36 @@ def evaluate(
     """Measure a finished run and write metrics.json, predictions.csv and pictures into its folder.
 
     Args:
-        data: other data than the run was trained on; its classes are matched by name.
+        data: other data than the run was trained on; its classes are matched by name. A folder without parts is
+            test data as a whole.
 
     Raises:
         RunError: where the run is not finished or damaged.
-        DataError: where the data cannot be read or has classes that the model does not know.
+        DataError: where the data cannot be read, changed since the training, or has classes that the model does not
+            know.
     """
     bundle, experiment = read_bundle(run), run.experiment
     spec, chosen = bundle.description.spec, devices.choose_device(device)
-    loaded = (data or experiment.data).load(experiment.seed, experiment.protocol == "honest")
+    if data is None:
+        loaded = experiment.data.load(experiment.seed, experiment.protocol == "honest")
+        _check_unchanged(loaded, bundle.description.data_fingerprint)
+    else:
+        loaded = foreign(data)
     images = _as_evaluated(loaded, split, spec)
     model = devices.place(bundle.build(), chosen)
-    label = split if data is None else f"{split}-{data.label}"
+    label = split if data is None else f"{split}-{data.label}-{digest(data)}"
     readings = run.count_reading(label, len(images))
     found = inference.collect(inference.iterate(model, images, spec, chosen, workers=workers))
     return _write(run.evaluation(label), label, found, images, bundle.description.temperature, spec, readings)
+
+
+def _check_unchanged(data: DataSet, fingerprint: str) -> None:
+    """Refuse data that is no longer what the model was trained on: its test images may have been training images."""
+    if data.fingerprint() != fingerprint:
+        raise DataError(
+            "the data changed since the training, so its test pictures may be ones the model was trained on; "
+            "restore it, or measure pictures that are all new with --data FOLDER"
+        )
 
 
 def _as_evaluated(data: DataSet, split: str, spec: DataSpec) -> Images:
@@ -109,8 +124,7 @@ def _write(
     measured = metrics.measure(after, found.labels, spec.classes)
     raw = metrics.measure(before, found.labels, spec.classes)
     evaluation = Evaluation(folder, split, measured, raw.ece, temperature, readings, images.unreadable)
-    text = json.dumps(evaluation.as_json(), indent=2, ensure_ascii=False) + "\n"
-    durable.write_bytes(folder / "metrics.json", text.encode())
+    durable.write_json(folder / "metrics.json", evaluation.as_json())
     durable.write_bytes(
         folder / "predictions.csv", _table(found, after, images, spec).encode("utf-8", "surrogateescape")
     )

@@ -18,7 +18,7 @@ from mixlab.spec import DataSpec
 BATCH_SIZE = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions:
     """Logits of the images of a split that could be read."""
 
@@ -55,9 +55,11 @@ def iterate(
     for batch in batches(images, in_order(images, BATCH_SIZE), workers):
         if len(batch.indices) == 0:
             continue
-        with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        with torch.inference_mode():
             inputs = as_input(batch.images.to(device), spec).contiguous(memory_format=layout)
-            yield model(inputs).float().cpu(), batch
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                logits = model(inputs)
+            yield logits.float().cpu(), batch
 
 
 def collect(found: Iterator[tuple[Tensor, Batch]]) -> Predictions:

@@ -254,6 +254,7 @@ def _class_legend(axes: Axes, top1: Estimate) -> None:
 def _train_and_validation(axes: Axes, rows: Rows, what: str, scale: float = 1.0) -> None:
     _line(axes, rows, f"train_{what}", scale, (ORANGE, "--", "training"))
     _line(axes, rows, f"validation_{what}", scale, (BLUE, "-", "validation"))
+    _line(axes, rows, f"test_{what}", scale, (BLUE, "-.", "test, watched"))
 
 
 def _line(axes: Axes, rows: Rows, key: str, scale: float, look: tuple[str, str, str]) -> None:

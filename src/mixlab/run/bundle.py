@@ -90,7 +90,10 @@ def is_bundle(folder: Path) -> bool:
 def model_card(description: BundleDescription, parameters: int, command: str) -> str:
     """Return the README.md of a bundle."""
     spec = description.spec
-    measured = "\n".join(f"| {name} | {value:,.4g} |" for name, value in description.validation.items())
+    measured = "\n".join(
+        f"| {name} | {value:,.0f} |" if value > 1 and value.is_integer() else f"| {name} | {value:.4f} |"
+        for name, value in description.validation.items()
+    )
     return f"""# {catalogue.published_name(description.model)} on {description.data}
 
 {parameters:,} parameters, trained with mixlab {version("mixlab")}.

@@ -49,6 +49,7 @@ def load_newest(run: Run) -> tuple[Checkpoint | None, list[str]]:
         problem = durable.verify_folder(folder)
         if problem:
             problems.append(f"{folder}: {problem}")
+            folder.rename(folder.with_name(f"damaged-{folder.name}"))  # it must not count as one of the two
             continue
         state = json.loads((folder / "state.json").read_text())
         tensors = safetensors.torch.load_file(folder / "tensors.safetensors")

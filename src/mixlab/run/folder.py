@@ -46,8 +46,7 @@ class Run:
 
     @property
     def request(self) -> Request:
-        values = self._read_json("request.json")
-        return Request(experiment=parse_experiment(values["experiment"]), max_seconds=values["max_seconds"])
+        return Request.parse(self._read_json("request.json"))
 
     @property
     def is_finished(self) -> bool:
@@ -95,8 +94,8 @@ class Run:
 
     def top1(self, split: str) -> float | None:
         """Return the top-1 accuracy that was measured on a split, or None where it was not."""
-        path = self.folder / "evaluation" / split / "metrics.json"
-        return json.loads(path.read_text(encoding="utf-8"))["top1"]["value"] if path.exists() else None
+        name = f"evaluation/{split}/metrics.json"
+        return self._read_json(name)["top1"]["value"] if (self.folder / name).exists() else None
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return one row for each finished epoch."""
@@ -121,20 +120,19 @@ class Run:
         durable.write_json(self.folder / "experiment.json", experiment.model_dump(mode="json"))
 
     def write_environment(self, device: str) -> None:
-        durable.write_json(self.folder / "environment.json", environment(device))
+        if not (self.folder / "environment.json").exists():  # of the beginning; the log names later changes
+            durable.write_json(self.folder / "environment.json", environment(device))
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         durable.append_line(self.folder / "command.txt", command)
 
     def read_environment(self) -> dict[str, Any]:
-        path = self.folder / "environment.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return self._read_json("environment.json") if (self.folder / "environment.json").exists() else {}
 
     def write_splits(self, splits: Mapping[str, Any]) -> None:
         durable.write_json(self.folder / "splits.json", splits)
 
     def read_splits(self) -> dict[str, Any]:
-        path = self.folder / "splits.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return self._read_json("splits.json") if (self.folder / "splits.json").exists() else {}
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         durable.write_json(self.folder / "summary.json", summary)
@@ -283,6 +281,6 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
-        except ValueError:  # the last line of a killed writer
-            break
+        except ValueError:  # half a line of a killed writer
+            continue
     return rows

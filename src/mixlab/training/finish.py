@@ -3,6 +3,7 @@
 import torch
 
 from mixlab import devices
+from mixlab.config import digest
 from mixlab.data.catalogue import DataSet
 from mixlab.evaluation import inference, pictures
 from mixlab.evaluation.calibration import fit_temperature
@@ -24,14 +25,14 @@ def finish(
         spec=data.spec,
         data=experiment.data.label,
         data_fingerprint=run.read_splits()["fingerprint"],
-        experiment=experiment.digest(),
+        experiment=digest(experiment),
     )
     model = devices.place(Bundle(description, weights).build(), device)
     chosen = {"epoch": float(state.best.epoch), "top1": state.best.top1, "loss": state.best.loss}
     if len(data.validation):
         found = inference.collect(inference.iterate(model, data.validation, data.spec, device, workers=workers))
         temperature = fit_temperature(found.logits, found.labels)
-        measured = {"top-1": found.top1(), "loss": found.loss(), "images": float(len(found.labels))}
+        measured = {"top1": found.top1(), "loss": found.loss(), "images": float(len(found.labels))}
         description = description.model_copy(update={"temperature": temperature, "validation": measured})
     card = model_card(description, inspection.parameters(model), run.command)
     write_bundle(run.bundle, Bundle(description, weights), card)

@@ -67,9 +67,9 @@ def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Iterator[
 
 
 def _one_step(session: Session, state: TrainState, batch: Batch) -> None:
-    if len(batch.indices) == 0:
-        reasons = list(session.data.train.unreadable.items())[-1:]
-        raise DataError(f"not one file of a whole batch can be read; the last: {reasons}")
+    if len(batch.indices) == 0:  # not one file of the batch can be read; the epoch's report names them
+        state.step += 1
+        return
     experiment, spec = session.experiment, session.data.spec
     images, labels = batch.images.to(session.device), batch.labels.to(session.device)
     train_step(state, experiment, spec, images, labels, rate(experiment, state.step, len(session.data.train)))
@@ -87,16 +87,18 @@ def _check_finite(session: Session, state: TrainState) -> None:
 
 def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: float, steps: int) -> None:
     _check_finite(session, state)
-    report_unreadable(session)
     split, images = session.watched
     row: dict[str, Any] = {"epoch": round(state.step / per_epoch, 2), "step": state.step}
     loss, correct, count = state.sums.tolist()
+    if count == 0:
+        raise DataError("not one picture of a whole epoch can be read; mixlab data check names the reasons")
     row |= {"train_loss": loss / count, "train_top1": correct / count}
     trained = time.perf_counter()
     if len(images):
         found = _watch(session, state, split, images)
         row |= {f"{split}_loss": found.loss(), f"{split}_top1": found.top1()}
         _choose(session, state, row[f"{split}_top1"], row[f"{split}_loss"])
+    report_unreadable(session)
     row["learning_rate"] = rate(session.experiment, state.step - 1, len(session.data.train))
     state.sums.zero_()
     state.epoch += 1

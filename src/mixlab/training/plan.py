@@ -1,20 +1,23 @@
 """The plan: what a training will do and roughly cost, measured before step 0."""
 
-import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from torch import nn
 
 from mixlab import devices
 from mixlab.data.catalogue import DataSet
 from mixlab.data.images import FileImages
-from mixlab.errors import TrainingError
+from mixlab.data.loading import held_bytes
+from mixlab.errors import DataError, TrainingError
 from mixlab.experiment import Experiment
 from mixlab.models import catalogue, inspection
 from mixlab.training.state import fresh_model, state_of
 from mixlab.training.step import train_step
 
+TRIED = 64  # pictures that are measured with
 SAFETY = 0.93  # share of a time limit that is planned for; clocks of busy machines vary
 
 
@@ -55,15 +58,31 @@ class Plan:
         ]
 
 
-def make_plan(experiment: Experiment, data: DataSet, device: torch.device) -> Plan:
+def resolve(
+    experiment: Experiment, data: DataSet, device: torch.device, max_seconds: float, workers: int
+) -> tuple[Experiment, Plan]:
+    """Return the experiment, with as many epochs as fit into the time where there is a limit, and its plan.
+
+    Raises:
+        TrainingError: where not even ten steps fit.
+        DataError: where the first pictures cannot be read.
+    """
+    found = make_plan(experiment, data, device, workers)
+    if not max_seconds:
+        return experiment, found
+    fitted = fit_epochs(experiment, found, max_seconds)
+    return fitted, replace(found, epochs=fitted.epochs, steps=fitted.steps(len(data.train)))
+
+
+def make_plan(experiment: Experiment, data: DataSet, device: torch.device, workers: int) -> Plan:
     """Measure a few steps on a throwaway copy of the model and add everything up."""
-    state = state_of(fresh_model(experiment, data.spec), experiment, device)
-    images = len(data.train)
+    model, images = fresh_model(experiment, data.spec), len(data.train)
+    channels, size = data.spec.channels, data.spec.image_size
     batch = min(experiment.batch_size, images)
-    per_image, forward = _measure(experiment, data, device)
-    part = max(batch // experiment.accumulate, 1)
-    weights = inspection.parameters(state.model) * 4 * (6 if experiment.weight_average else 5)
-    activations = inspection.activation_bytes(state.model, part, data.spec.channels, data.spec.image_size)
+    step, forward = _measure(experiment, data, device, workers)
+    watched = data.validation if experiment.protocol == "honest" else data.test
+    weights = inspection.parameters(model) * 4 * (6 if experiment.weight_average else 5)
+    activations = inspection.activation_bytes(model, max(batch // experiment.accumulate, 1), channels, size)
     return Plan(
         model=catalogue.published_name(experiment.model),
         data=experiment.data.label,
@@ -71,16 +90,16 @@ def make_plan(experiment: Experiment, data: DataSet, device: torch.device) -> Pl
         validation_images=len(data.validation),
         test_images=len(data.test),
         classes=data.spec.num_classes,
-        image_size=data.spec.image_size,
-        parameters=inspection.parameters(state.model),
-        macs=inspection.macs(state.model, data.spec.channels, data.spec.image_size),
+        image_size=size,
+        parameters=inspection.parameters(model),
+        macs=inspection.macs(model, channels, size),
         epochs=experiment.epochs,
         steps=experiment.steps(images),
         batch_size=batch,
         device=device_name(device),
-        step_seconds=per_image * batch,
-        evaluation_seconds=forward * len(data.validation if experiment.protocol == "honest" else data.test),
-        memory_bytes=weights + activations + _image_bytes(data),
+        step_seconds=step * batch,
+        evaluation_seconds=forward * len(watched),
+        memory_bytes=weights + activations + held_bytes(data.train) + held_bytes(data.validation),
     )
 
 
@@ -117,39 +136,45 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
 
 
-def _measure(experiment: Experiment, data: DataSet, device: torch.device) -> tuple[float, float]:
-    """Return the seconds per image of a training step and of a forward pass."""
+def _measure(experiment: Experiment, data: DataSet, device: torch.device, workers: int) -> tuple[float, float]:
+    """Return the seconds per image of a training step and of a forward pass, decoding included."""
     state = state_of(fresh_model(experiment, data.spec), experiment, device)
-    count = min(experiment.batch_size, len(data.train), 64)
-    trial = experiment.model_copy(update={"accumulate": 1})
-    batch = data.train.batch(torch.arange(count).numpy())
-    images, labels = batch.images.to(device), batch.labels.to(device)
+    spread = np.linspace(0, len(data.train) - 1, min(len(data.train), TRIED)).astype(np.int64)
+    started = time.perf_counter()
+    batch = data.train.batch(spread)
+    streamed = isinstance(data.train, FileImages)
+    decoding = (time.perf_counter() - started) / len(spread) / max(workers, 1) if streamed else 0.0
+    if len(batch.indices) == 0:
+        raise DataError(f"none of {len(spread)} training pictures can be read; mixlab data check names the reasons")
+    count = min(experiment.batch_size, len(batch.indices))
+    images, labels = batch.images[:count].to(device), batch.labels[:count].to(device)
+    trial = experiment.model_copy(update={"accumulate": min(experiment.accumulate, len(images))})
     state.train_mode()
     steps = []
     while len(steps) < 2 or (sum(steps) < 2 and len(steps) < 8):
         started = _now(device)
         train_step(state, trial, data.spec, images, labels, rate=0.0)
         steps.append(_now(device) - started)
-    layout = devices.memory_format(state.model, device)
+    forward = _measure_forward(state.model, data, device, len(images))
+    return sorted(steps[1:])[(len(steps) - 1) // 2] / len(images) + decoding, forward + decoding
+
+
+def _measure_forward(model: nn.Module, data: DataSet, device: torch.device, count: int) -> float:
+    """Return the seconds per image of a forward pass."""
     size = data.spec.image_size
-    inputs = torch.rand(count, data.spec.channels, size, size, device=device).contiguous(memory_format=layout)
-    model = copy.deepcopy(state.model).eval()
+    inputs = torch.rand(count, data.spec.channels, size, size, device=device)
+    inputs = inputs.contiguous(memory_format=devices.memory_format(model, device))
+    model.eval()
     with torch.inference_mode():
         model(inputs)
         started = _now(device)
         model(inputs)
-        forward = _now(device) - started
-    return sorted(steps[1:])[(len(steps) - 1) // 2] / len(images), forward / count
+        return (_now(device) - started) / count
 
 
 def _now(device: torch.device) -> float:
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     if device.type == "mps":
         torch.mps.synchronize()
     return time.perf_counter()
-
-
-def _image_bytes(data: DataSet) -> int:
-    held = [images for images in (data.train, data.validation) if not isinstance(images, FileImages)]
-    return sum(images.images.nbytes for images in held)

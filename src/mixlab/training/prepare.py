@@ -3,7 +3,7 @@
 import torch
 
 from mixlab.data.catalogue import DataSet
-from mixlab.data.images import FileImages, Images, MemoryImages
+from mixlab.data.images import FileImages, MemoryImages
 from mixlab.data.loading import in_memory
 from mixlab.errors import DataError
 from mixlab.experiment import Experiment
@@ -17,6 +17,8 @@ def check_data(data: DataSet, experiment: Experiment) -> None:
         raise DataError(f"training needs two classes or more; found only {data.spec.classes[0]!r}")
     if len(data.train) < 2:
         raise DataError(f"training needs two images or more; found {len(data.train)}")
+    if experiment.protocol == "published" and len(data.test) == 0:
+        raise DataError("protocol=published watches test images, and this data set has none; use protocol=honest")
     if experiment.protocol == "honest" and len(data.validation) == 0:
         raise DataError(
             f"{len(data.train)} training images are too few to set some aside for validation; "
@@ -61,10 +63,6 @@ def report_unreadable(session: Session) -> None:
     session.screen.say([f"         {name}: {reason}" for name, reason in found.items()])
 
 
-def splits_of(data: DataSet) -> dict[str, Images]:
-    return {"train": data.train, "validation": data.validation, "test": data.test}
-
-
 def note_changes(session: Session) -> None:
     """Say what is no longer as it was when the run began; exactness is promised only for the same of all this."""
     run, screen = session.run, session.screen
@@ -76,7 +74,7 @@ def note_changes(session: Session) -> None:
     if splits and splits["fingerprint"] != session.fingerprint:
         changed = [
             f"{len(set(splits[name]) ^ set(images.names))} files of {name}"
-            for name, images in splits_of(session.data).items()
+            for name, images in session.data.splits.items()
             if set(splits[name]) != set(images.names)
         ]
         raise DataError(

@@ -93,8 +93,12 @@ class TrainState:
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
         state: dict[int, dict[str, Any]] = {}
+        learned = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         for key, tensor in tensors.items():
             index, _, name = key.partition(".")
+            parameter = learned[int(index)]
+            if tensor.shape == parameter.shape:  # in the memory layout that training gave it
+                tensor = torch.empty_like(parameter).copy_(tensor)
             state.setdefault(int(index), {})[name] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 

@@ -40,7 +40,7 @@ def train_step(
             _accumulate_gradient(state, experiment, part, part_targets, len(inputs))
     if experiment.clip_norm:
         state.scaler.unscale_(state.optimizer)
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), experiment.clip_norm, foreach=True)
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), experiment.clip_norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     if state.average is not None:

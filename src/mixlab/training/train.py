@@ -1,8 +1,12 @@
 """`train`: start, resume or return the run of an experiment."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from mixlab import devices
+from mixlab.config import digest
 from mixlab.data.catalogue import DataSet
 from mixlab.errors import Interrupted, TrainingError
 from mixlab.experiment import Experiment
@@ -11,8 +15,8 @@ from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Request, Run, open_run
 from mixlab.training.finish import finish
 from mixlab.training.loop import save, train_to_end
-from mixlab.training.plan import Plan, fit_epochs, make_plan
-from mixlab.training.prepare import check_data, hold, note_changes, report_unreadable, splits_of
+from mixlab.training.plan import Plan, resolve
+from mixlab.training.prepare import check_data, hold, note_changes, report_unreadable
 from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
 from mixlab.training.signals import StopSignals
@@ -37,44 +41,47 @@ def train(experiment: Experiment, options: Options) -> Run:
 def resume(run: Run, options: Options) -> Run:
     """Go on with a run, with no more than its folder; raises as `train`."""
     with run.lock():
-        if run.is_finished:
-            return run
-        with Screen(run.log, options.quiet) as screen:
-            try:
+        if not run.is_finished:
+            with Screen(run.log, options.quiet) as screen, _explained(run.request.experiment):
                 _train(run, options, screen)
-            except RuntimeError as error:
-                raise _explained(error, run.request.experiment) from None
     return run
 
 
-def _explained(error: RuntimeError, experiment: Experiment) -> Exception:
-    """Say what to do where memory ran out; other errors stay what they are."""
-    text = str(error)
-    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in text:
-        return error
-    smaller, parts = max(experiment.batch_size // 2, 1), experiment.accumulate * 2
-    return TrainingError(
-        f"out of memory at batch {experiment.batch_size} on this device. Try --batch-size {smaller}, "
-        f"or --accumulate {parts} (the same optimiser batch; BatchNorm then sees {experiment.batch_size // parts})"
-    )
+@contextlib.contextmanager
+def _explained(experiment: Experiment) -> Iterator[None]:
+    """Say what to do where memory ran out or BatchNorm has nothing to average."""
+    parts = experiment.accumulate * 2
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise TrainingError(
+                f"out of memory at batch {experiment.batch_size} on this device. "
+                f"Try --batch-size {max(experiment.batch_size // 2, 1)}, or --accumulate {parts} "
+                f"(the same optimiser batch; BatchNorm then sees {experiment.batch_size // parts})"
+            ) from None
+        if "Expected more than 1 value per channel" in str(error):
+            raise TrainingError(
+                f"BatchNorm cannot average one value: batch_size={experiment.batch_size} in "
+                f"{experiment.accumulate} parts is too small for this model; give more images to a part"
+            ) from None
+        raise
 
 
 def plan(experiment: Experiment, options: Options) -> Plan:
-    """Return what `train` would do; writes nothing."""
+    """Return what `train` would do; writes nothing. Raises as `train`."""
     device = devices.choose_device(options.device)
     data = experiment.data.load(experiment.seed, carve_validation=experiment.protocol == "honest")
     check_data(data, experiment)
-    found = make_plan(experiment, data, device)
-    if not options.max_seconds:
-        return found
-    return make_plan(fit_epochs(experiment, found, options.max_seconds), data, device)
+    with _explained(experiment):
+        return resolve(experiment, data, device, options.max_seconds, options.workers)[1]
 
 
 def default_name(request: Request) -> str:
     """Return the name of a request's folder, such as digits-convmixer_64_4-1a2b3c4d."""
     experiment = request.experiment
     limit = f"-{request.max_seconds:g}s" if request.max_seconds else ""
-    return f"{experiment.data.label}-{catalogue.published_name(experiment.model)}{limit}-{experiment.digest()}"
+    return f"{experiment.data.label}-{catalogue.published_name(experiment.model)}{limit}-{digest(experiment)}"
 
 
 def _train(run: Run, options: Options, screen: Screen) -> None:
@@ -86,42 +93,33 @@ def _train(run: Run, options: Options, screen: Screen) -> None:
     screen.say([f"note     {note}" for note in data.notes])
     fingerprint = data.fingerprint()
     data = hold(data, device, options, screen)
-    experiment = _resolve(run, asked, data, fingerprint, device, screen)
+    experiment = _resolve(run, options, data, fingerprint, screen)
     session = Session(run, experiment, options, data, fingerprint, device, screen, StopSignals())
     report_unreadable(session)
     note_changes(session)
     state = _restore_or_start(session)
-    try:
-        with session.stop:
+    with session.stop:
+        try:
             train_to_end(session, state)
-    except Interrupted as interruption:
-        save(session, state)
-        raise Interrupted(
-            f"{interruption}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}"
-        ) from None
+        except Interrupted as interruption:
+            save(session, state)
+            raise Interrupted(
+                f"{interruption}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}"
+            ) from None
     finish(run, experiment, data, device, state, options.workers)
     screen.say(f"finished {run.folder}")
 
 
-def _resolve(
-    run: Run, asked: Request, data: DataSet, fingerprint: str, device: torch.device, screen: Screen
-) -> Experiment:
+def _resolve(run: Run, options: Options, data: DataSet, fingerprint: str, screen: Screen) -> Experiment:
     """Return the experiment with everything measured, once: a run that has it written keeps it."""
     if (run.folder / "experiment.json").exists():
         return run.experiment
-    experiment = asked.experiment
-    found = make_plan(experiment, data, device)
-    if asked.max_seconds:
-        experiment = fit_epochs(experiment, found, asked.max_seconds)
-        found = make_plan(experiment, data, device)
+    asked, device = run.request, devices.choose_device(options.device)
+    experiment, found = resolve(asked.experiment, data, device, asked.max_seconds, options.workers)
     screen.say(found.lines())
-    run.write_splits(
-        {
-            "fingerprint": fingerprint,
-            **{name: images.names for name, images in splits_of(data).items()},
-            "unreadable": {**data.train.unreadable, **data.validation.unreadable},
-        }
-    )
+    names = {name: images.names for name, images in data.splits.items()}
+    unreadable = {**data.train.unreadable, **data.validation.unreadable}
+    run.write_splits({"fingerprint": fingerprint, **names, "unreadable": unreadable})
     run.write_experiment(experiment)
     return experiment
 
