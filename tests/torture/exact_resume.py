@@ -72,7 +72,7 @@ def command(recipe: Path, out: Path, workers: int) -> list[str]:
 
 def fingerprint(run: Path) -> str:
     """Return the SHA-256 of everything that must not depend on interruptions."""
-    newest = max((run / "checkpoints").iterdir())
+    newest = max((run / "checkpoints").glob("0*"))
     files = [newest / "tensors.safetensors", newest / "state.json", run / "bundle" / "model.safetensors"]
     files += [run / "metrics.jsonl", run / "summary.json"]
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
