@@ -10,6 +10,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_runs_resume_exactly():
     words = [sys.executable, str(HERE / "exact_resume.py"), "--runs", "5", "--seed", "1"]
     found = subprocess.run(words, capture_output=True, text=True)

@@ -363,8 +363,9 @@ def test_a_streaming_run_names_unreadable_files_once_and_a_strict_one_stops(tiny
         train(parse_experiment(tiny), strict)
 
 
-def test_a_signal_to_the_whole_group_saves_and_leaves(tiny: dict, options: Options, tmp_path: Path):
-    """As schedulers and `timeout` send it: worker processes get it too, and must not die of it first."""
+@pytest.fixture
+def streaming(tiny: dict, options: Options, tmp_path: Path):
+    """A long training with two workers in a process group of its own, after its first checkpoint."""
     (tmp_path / "recipe.json").write_text(json.dumps(tiny | {"epochs": 400}))
     script = (
         "import json, sys; from pathlib import Path; from mixlab.experiment import parse_experiment;"
@@ -372,18 +373,42 @@ def test_a_signal_to_the_whole_group_saves_and_leaves(tiny: dict, options: Optio
         f"train(parse_experiment(json.loads(Path({str(tmp_path / 'recipe.json')!r}).read_text())),"
         f" Options(device='cpu', workers=2, stream=True, out=Path({str(options.out)!r}), name='run'))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", script], start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script], start_new_session=True, stderr=said)
     while not list(options.out.glob("run/checkpoints/0*")):
         time.sleep(0.05)
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-    os.killpg(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert "SIGTERM: saved at step" in said
+        assert process.poll() is None, (tmp_path / "said").read_text()
+    yield process
+    process.kill()
+    process.wait()
+
+
+def group_is_gone(group: int) -> bool:
+    """Wait until no process of a group is left, for 20 seconds at most."""
+    for _ in range(400):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_signal_to_the_whole_group_saves_and_leaves(streaming: subprocess.Popen, options: Options, tmp_path: Path):
+    """As schedulers and `timeout` send it: worker processes get it too, and must not die of it first."""
+    os.killpg(streaming.pid, signal.SIGTERM)
+    streaming.wait(60)
+    assert "SIGTERM: saved at step" in (tmp_path / "said").read_text()
     checkpoint, problems = load_newest(Run(options.out / "run"))
     assert checkpoint is not None
     assert not problems
+    assert group_is_gone(streaming.pid)
+
+
+def test_workers_do_not_outlive_a_killed_training(streaming: subprocess.Popen):
+    streaming.kill()
+    streaming.wait(60)
+    assert group_is_gone(streaming.pid)
 
 
 def test_batches_without_a_readable_file_are_passed_over(tiny: dict, options: Options):

@@ -1,6 +1,10 @@
 """Batches in a given order: from memory at once, from files through worker processes that draw nothing."""
 
+import ctypes
+import functools
+import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -35,19 +39,30 @@ def batches(images: Images, order: Sequence[np.ndarray], workers: int = 0) -> It
         found = (source[position] for position in range(len(order)))
     else:
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more than cores: their choice
-        found = DataLoader(
-            source, batch_size=None, num_workers=min(workers, len(order)), worker_init_fn=_prepare_worker
-        )
+        forked = torch.multiprocessing.get_start_method() == "fork"
+        prepare = functools.partial(_prepare_worker, parent=os.getpid() if forked else 0)
+        found = DataLoader(source, batch_size=None, num_workers=min(workers, len(order)), worker_init_fn=prepare)
     for batch, unreadable in found:
         images.unreadable.update(unreadable)
         yield batch
 
 
-def _prepare_worker(worker: int) -> None:
+def _prepare_worker(worker: int, parent: int) -> None:
+    if parent:
+        _die_with(parent)
     torch.set_num_threads(1)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # sent to the whole group; the parent decides when to stop
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def _die_with(parent: int) -> None:
+    """End this process with its parent. Torch's watchdog misses a parent that dies before it begins to watch."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def in_order(images: Images, batch_size: int) -> list[np.ndarray]:
