@@ -200,7 +200,7 @@ def test_changed_data_is_reported_before_going_on(tiny: dict, options: Options, 
         with pytest.raises(Interrupted):
             train(parse_experiment(tiny), options)
     Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(Path(tiny["data"]["name"]) / "blue" / "new.png")
-    with pytest.raises(DataError, match=r"the data changed since .* began"):
+    with pytest.raises(DataError, match=r"the data changed since .* began \(1 new, such as blue/new.png\)"):
         train(parse_experiment(tiny), options)
 
 
@@ -403,6 +403,19 @@ def test_a_signal_to_the_whole_group_saves_and_leaves(streaming: subprocess.Pope
     assert checkpoint is not None
     assert not problems
     assert group_is_gone(streaming.pid)
+
+
+def test_workers_that_were_left_alone_do_not_hold_up_the_end(tmp_path: Path):
+    """As after an interrupt while a loader starts: the process ends although a worker still waits for work."""
+    script = (
+        "import multiprocessing, os, sys, time; from mixlab.data.loading import _prepare_worker;"
+        "from mixlab.cli import main as cli;"
+        "child = multiprocessing.get_context('fork').Process("
+        "target=lambda: (_prepare_worker(0, os.getppid()), time.sleep(600)), daemon=True);"
+        "child.start(); time.sleep(1); sys.argv = ['mixlab', 'runs', 'list']; cli.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, timeout=50, capture_output=True)
+    assert ended.returncode == 0
 
 
 def test_workers_do_not_outlive_a_killed_training(streaming: subprocess.Popen):

@@ -4,6 +4,7 @@ Modules here import torch, and whatever imports torch, only inside a command, so
 """
 
 import io
+import multiprocessing
 import os
 import signal
 import sys
@@ -63,10 +64,10 @@ def main() -> None:
         if debug:
             raise
         code = _complain(f"{error.strerror or error}: {error.filename or 'a file'}", 1)
-    except click.Abort:
-        code = _complain("stopped; nothing was changed", 130)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         code = _complain("interrupted; what was saved before is intact", 130)
+    for child in multiprocessing.active_children():  # a loader that was interrupted while it started its workers
+        child.kill()
     sys.exit(code or 0)
 
 

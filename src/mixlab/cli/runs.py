@@ -63,10 +63,10 @@ def rm(run: str, yes: bool, out: str) -> None:
     from mixlab.run.folder import find_run, remove_run
 
     found = find_run(run, Path(out))
-    if not yes:
-        click.confirm(f"Delete {found.folder} with everything in it?", abort=True, err=True)
+    if not yes and not click.confirm(f"Delete {found.folder} with everything in it?", err=True):
+        return click.echo("not removed", err=True)
     remove_run(found)
-    click.echo(f"removed {found.folder}", err=True)
+    return click.echo(f"removed {found.folder}", err=True)
 
 
 def _row(run: Any) -> dict[str, Any]:

@@ -210,7 +210,7 @@ def expand(data: Any) -> dict[str, Any]:
     if not looks_like_path:
         known = did_you_mean(name, NAMES) or f"; known: {', '.join(NAMES)}"
         raise DataError(f"{name!r} is neither a data set nor a folder{known}")
-    return {**fields, "name": "folder", "path": str(expand_user(name).absolute())}
+    return {**fields, "name": "folder", "path": os.path.normpath(expand_user(name).absolute())}
 
 
 def foreign(config: DataConfig) -> DataSet:

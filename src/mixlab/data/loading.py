@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ class _Batches(Dataset[Batch]):
         return found, self.images.unreadable
 
 
-def batches(images: Images, order: Sequence[np.ndarray], workers: int = 0) -> Iterator[Batch]:
+def batches(images: Images, order: Sequence[np.ndarray], workers: int = 0) -> Generator[Batch, None, None]:
     """Yield one batch for each array of indices in `order`, the same for any number of workers.
 
     A file that cannot be read is missing from its batch and named in `images.unreadable`.
@@ -41,19 +41,25 @@ def batches(images: Images, order: Sequence[np.ndarray], workers: int = 0) -> It
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more than cores: their choice
         forked = torch.multiprocessing.get_start_method() == "fork"
         prepare = functools.partial(_prepare_worker, parent=os.getpid() if forked else 0)
-        found = DataLoader(source, batch_size=None, num_workers=min(workers, len(order)), worker_init_fn=prepare)
-    for batch, unreadable in found:
-        images.unreadable.update(unreadable)
-        yield batch
+        loader = DataLoader(source, batch_size=None, num_workers=min(workers, len(order)), worker_init_fn=prepare)
+        found = iter(loader)
+    try:
+        for batch, unreadable in found:
+            images.unreadable.update(unreadable)
+            yield batch
+    finally:
+        del found  # the workers end here, not when a traceback lets go of this frame
 
 
 def _prepare_worker(worker: int, parent: int) -> None:
     if parent:
         _die_with(parent)
     torch.set_num_threads(1)
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # sent to the whole group; the parent decides when to stop
+    for name in ("SIGINT", "SIGUSR1"):  # sent to the whole group; the parent decides when to stop
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "alarm"):  # SIGTERM leaves the parent 20 seconds to save and to end this process itself
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(20))
 
 
 def _die_with(parent: int) -> None:

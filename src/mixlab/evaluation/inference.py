@@ -1,6 +1,7 @@
 """Logits of many images."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,17 +50,19 @@ def iterate(
     device: torch.device,
     precision: torch.dtype = torch.float32,
     workers: int = 0,
-) -> Iterator[tuple[Tensor, Batch]]:
+) -> Generator[tuple[Tensor, Batch], None, None]:
     """Yield the float32 logits, on the CPU, of one batch after the other, and the batch."""
     layout = devices.memory_format(model, device)
-    for batch in batches(images, in_order(images, BATCH_SIZE), workers):
-        if len(batch.indices) == 0:
-            continue
-        with torch.inference_mode():
-            inputs = as_input(batch.images.to(device), spec).contiguous(memory_format=layout)
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                logits = model(inputs)
-            yield logits.float().cpu(), batch
+    with contextlib.closing(batches(images, in_order(images, BATCH_SIZE), workers)) as found:
+        for batch in found:
+            if len(batch.indices) == 0:
+                continue
+            with torch.inference_mode():
+                inputs = as_input(batch.images.to(device), spec).contiguous(memory_format=layout)
+                with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                    logits = model(inputs)
+                answers = logits.float().cpu()
+            yield answers, batch
 
 
 def collect(found: Iterator[tuple[Tensor, Batch]]) -> Predictions:

@@ -1,8 +1,9 @@
 """The loop: epochs of steps, each followed by a look at the validation images, a row of metrics and a checkpoint."""
 
+import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from mixlab import randomness
@@ -29,8 +30,9 @@ def train_to_end(session: Session, state: TrainState) -> None:
     while state.epoch < math.ceil(steps / per_epoch):
         until = min((state.epoch + 1) * per_epoch, steps)
         started, before = time.perf_counter(), state.step
-        for batch in _rest_of_epoch(session, state, until):
-            _one_step(session, state, batch)
+        with contextlib.closing(_rest_of_epoch(session, state, until)) as epoch:
+            for batch in epoch:
+                _one_step(session, state, batch)
         _finish_epoch(session, state, per_epoch, started, state.step - before)
 
 
@@ -46,7 +48,7 @@ def rate(experiment: Experiment, step: int, images: int) -> float:
     return learning_rate(experiment.schedule, peak, step, experiment.schedule_steps(images))
 
 
-def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Iterator[Batch]:
+def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator[Batch, None, None]:
     experiment, images = session.experiment, session.data.train
     per_epoch = experiment.steps_per_epoch(len(images))
     order = randomness.permutation(len(images), experiment.seed, "order", state.epoch)
@@ -57,13 +59,14 @@ def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Iterator[
     session.screen.start_epoch(state.epoch + 1, experiment.epochs, first, last)
     state.train_mode()
     saved = started = time.perf_counter()
-    for place, batch in enumerate(batches(images, chosen, session.options.workers)):
-        session.stop.check()
-        if time.perf_counter() - saved > session.options.save_seconds:
-            save(session, state)
-            saved = time.perf_counter()
-        yield batch
-        session.screen.advance((place + 1) * size / (time.perf_counter() - started))
+    with contextlib.closing(batches(images, chosen, session.options.workers)) as found:
+        for place, batch in enumerate(found):
+            session.stop.check()
+            if time.perf_counter() - saved > session.options.save_seconds:
+                save(session, state)
+                saved = time.perf_counter()
+            yield batch
+            session.screen.advance((place + 1) * size / (time.perf_counter() - started))
 
 
 def _one_step(session: Session, state: TrainState, batch: Batch) -> None:
@@ -117,13 +120,13 @@ def _watch(session: Session, state: TrainState, split: str, images: Images) -> i
         session.run.count_reading("test", len(images))
 
     def until_stopped() -> Iterator:
-        precision = DTYPES[session.experiment.precision]
+        precision, workers = DTYPES[session.experiment.precision], session.options.workers
         model = state.shipped.eval()
-        for found in inference.iterate(
-            model, images, session.data.spec, session.device, precision, session.options.workers
-        ):
-            session.stop.check()
-            yield found
+        watched = inference.iterate(model, images, session.data.spec, session.device, precision, workers)
+        with contextlib.closing(watched) as batches_of_logits:
+            for found in batches_of_logits:
+                session.stop.check()
+                yield found
 
     return inference.collect(until_stopped())
 

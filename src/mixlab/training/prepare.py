@@ -66,19 +66,20 @@ def report_unreadable(session: Session) -> None:
 def note_changes(session: Session) -> None:
     """Say what is no longer as it was when the run began; exactness is promised only for the same of all this."""
     run, screen = session.run, session.screen
-    now, before = environment(str(session.device)), run.read_environment()
-    for key in before.keys() & now.keys():
-        if before[key] != now[key]:
-            screen.say(f"note     {key} was {before[key]} and is {now[key]}: the result may differ in the last digits")
+    now, first = environment(str(session.device)), run.read_environment()
+    for key in first.keys() & now.keys():
+        if first[key] != now[key]:
+            screen.say(f"note     {key} was {first[key]} and is {now[key]}: the result may differ in the last digits")
     splits = run.read_splits()
     if splits and splits["fingerprint"] != session.fingerprint:
+        before = {name for split in session.data.splits for name in splits[split]}
+        after = {name for images in session.data.splits.values() for name in images.names}
+        gone, new = sorted(before - after), sorted(after - before)
         changed = [
-            f"{len(set(splits[name]) ^ set(images.names))} files of {name}"
-            for name, images in session.data.splits.items()
-            if set(splits[name]) != set(images.names)
+            f"{len(names)} {what}, such as {names[0]}" for names, what in ((gone, "gone"), (new, "new")) if names
         ]
         raise DataError(
-            f"the data changed since {run.folder} began ({', '.join(changed) or 'the content of files'}); "
+            f"the data changed since {run.folder} began ({'; '.join(changed) or 'the content of files'}); "
             "restore it, or start another run with --new"
         )
     run.write_environment(str(session.device))
