@@ -1,27 +1,39 @@
 """The union of all architectures, and the published sizes by the field's names."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args
 
 from pydantic import Field
 from torch import nn
 
 from mixlab.errors import UsageError, did_you_mean
 from mixlab.models.convmixer import ConvMixerConfig
+from mixlab.models.mlp_mixer import MLPMixerConfig
+from mixlab.models.resnet import ResNetConfig
+from mixlab.models.resnet9 import ResNet9Config
+from mixlab.models.vit import ViTConfig
 from mixlab.spec import DataSpec
 
-ModelConfig = Annotated[ConvMixerConfig, Field()]
-ARCHITECTURES: tuple[type[ConvMixerConfig], ...] = (ConvMixerConfig,)
+AnyModelConfig = ConvMixerConfig | ViTConfig | MLPMixerConfig | ResNet9Config | ResNetConfig
+ModelConfig = Annotated[AnyModelConfig, Field(discriminator="name")]
+ARCHITECTURES: dict[str, type[AnyModelConfig]] = {option().name: option for option in get_args(AnyModelConfig)}
 
 
 class Published(NamedTuple):
     image_size: int  # side of the images it is made for, pixels
-    config: ModelConfig
+    config: AnyModelConfig
 
+
+_vit_64_4 = ViTConfig(dim=64, depth=4, heads=4, mlp_dim=128, patch_size=1, dropout=0.1)
+_vit_small = ViTConfig(dim=128, depth=6, heads=8, mlp_dim=256, patch_size=4, dropout=0.2, initialisation="kaiming")
+_vit_512_6 = ViTConfig(dim=512, depth=6, heads=8, mlp_dim=512, patch_size=4, bias=False, dropout=0.1)
 
 PUBLISHED: dict[str, Published] = {
     # digits: every pixel a patch
     "convmixer_64_4": Published(8, ConvMixerConfig(dim=64, depth=4, kernel_size=3, patch_size=1)),
+    "vit_64_4_patch1": Published(8, _vit_64_4),
+    "vit_64_4_patch1_conv": Published(8, _vit_64_4.model_copy(update={"projection": "convolution"})),
+    "mixer_64_4_patch1": Published(8, MLPMixerConfig(dim=64, depth=4, patch_size=1)),
     # CIFAR: the authors' script (256/8) and smaller and larger relatives of it
     "convmixer_128_4": Published(32, ConvMixerConfig(dim=128, depth=4)),
     "convmixer_128_8": Published(32, ConvMixerConfig(dim=128, depth=8)),
@@ -42,6 +54,39 @@ PUBLISHED: dict[str, Published] = {
     ),
     "convmixer_1024_20_ks9_p14": Published(224, ConvMixerConfig(dim=1024, depth=20, kernel_size=9, patch_size=14)),
     "convmixer_1536_20": Published(224, ConvMixerConfig(dim=1536, depth=20, kernel_size=9, patch_size=7)),
+    # 32 px: the origin's comparisons with ConvMixer (docs/recipes.md), and the same as convolutions only
+    "vit_small_patch4": Published(32, _vit_small),
+    "vit_small_patch4_conv": Published(32, _vit_small.model_copy(update={"projection": "convolution"})),
+    "vit_512_6_patch4": Published(32, _vit_512_6),
+    "vit_512_6_patch4_conv": Published(32, _vit_512_6.model_copy(update={"projection": "convolution"})),
+    "vit_64_8_patch6_flatten": Published(
+        72,
+        ViTConfig(
+            dim=64,
+            depth=8,
+            heads=4,
+            head_dim=64,
+            mlp_dim=128,
+            patch_size=6,
+            pool="flatten",
+            dropout=0.1,
+            attention_dropout=0.1,
+            head_dims=(2048, 1024),
+            head_dropout=0.5,
+        ),
+    ),
+    "mixer_small_patch4": Published(32, MLPMixerConfig(dim=128, patch_size=4)),
+    "resnet9": Published(32, ResNet9Config()),
+    "resnet18_cifar": Published(32, ResNetConfig()),
+    "resnet18_cifar_w20": Published(32, ResNetConfig(width=20)),
+    # ImageNet: Dosovitskiy et al., Touvron et al. (DeiT), Tolstikhin et al., He et al.
+    "vit_tiny_patch16_224": Published(224, ViTConfig(dim=192, heads=3)),
+    "vit_small_patch16_224": Published(224, ViTConfig(dim=384, heads=6)),
+    "vit_base_patch16_224": Published(224, ViTConfig(dim=768, heads=12)),
+    "mixer_s16_224": Published(224, MLPMixerConfig()),
+    "mixer_b16_224": Published(224, MLPMixerConfig(dim=768, depth=12)),
+    "resnet18": Published(224, ResNetConfig(stem="imagenet")),
+    "resnet34": Published(224, ResNetConfig(stages=(3, 4, 6, 3), stem="imagenet")),
 }
 
 
@@ -54,17 +99,16 @@ def expand(model: Any) -> dict[str, Any]:
     if not isinstance(model, str | Mapping):
         raise UsageError(f"model={model!r}: expected a name such as convmixer_256_8, or a table with one")
     fields = {"name": model} if isinstance(model, str) else dict(model)
-    name = str(fields.setdefault("name", ARCHITECTURES[0]().name))
+    name = str(fields.setdefault("name", next(iter(ARCHITECTURES))))
     if name in PUBLISHED:
         return PUBLISHED[name].config.model_dump() | fields | {"name": PUBLISHED[name].config.name}
-    architectures = [architecture().name for architecture in ARCHITECTURES]
-    if name not in architectures:
-        known = [*architectures, *PUBLISHED]
+    if name not in ARCHITECTURES:
+        known = [*ARCHITECTURES, *PUBLISHED]
         raise UsageError(f"unknown model {name!r}{did_you_mean(name, known) or '; known: ' + ', '.join(known)}")
     return fields
 
 
-def published_name(config: ModelConfig) -> str:
+def published_name(config: AnyModelConfig) -> str:
     """Return the published size that a config is, or its architecture with "custom"."""
     names = [name for name, published in PUBLISHED.items() if published.config == config]
     return names[0] if names else f"{config.name}_custom"
@@ -102,12 +146,11 @@ def create_model(
     return parse_model({"name": name, **fields}).build(spec)
 
 
-def parse_model(model: Any) -> ModelConfig:
+def parse_model(model: Any) -> AnyModelConfig:
     """Return the config of a published size or architecture, with fields replaced.
 
     Raises:
         UsageError: for an unknown name or field, or a value out of range.
     """
     fields = expand(model)
-    architecture = next(option for option in ARCHITECTURES if option().name == fields["name"])
-    return architecture.parse(fields)
+    return ARCHITECTURES[fields["name"]].parse(fields)

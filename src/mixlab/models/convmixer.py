@@ -7,22 +7,30 @@
 followed by the mean over positions and a linear classifier.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from mixlab.config import Config
 from mixlab.errors import UsageError
-from mixlab.models.layers import ChannelLayerNorm, DropPath, Initialisation, Normalize, SameConv2d, initialise
+from mixlab.models.layers import (
+    ChannelLayerNorm,
+    DropPath,
+    Fraction,
+    Initialisation,
+    Normalize,
+    SameConv2d,
+    drop_path_rates,
+    initialise,
+)
 from mixlab.spec import DataSpec
 
 Activation = Literal["gelu", "relu"]
 Norm = Literal["batch", "layer"]
 Residual = Literal["plain", "none", "gamma", "both"]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 NORMS: dict[Norm, type[nn.Module]] = {"batch": nn.BatchNorm2d, "layer": ChannelLayerNorm}
@@ -42,6 +50,13 @@ class ConvMixerConfig(Config):
     dropout: Fraction = 0.0  # before the classifier
     drop_path: Fraction = 0.0  # of the last block's residual branch; rises linearly from 0 at the first
     initialisation: Initialisation = "default"
+
+    @property
+    def width(self) -> int:
+        return self.dim
+
+    def with_width(self, width: int) -> "ConvMixerConfig":
+        return self.model_copy(update={"dim": width})
 
     def build(self, spec: DataSpec) -> nn.Module:
         """Return the network with freshly drawn weights.
@@ -73,9 +88,11 @@ class ConvMixer(nn.Module):
             activation(),
             norm(config.dim),
         )
-        rates = [config.drop_path * place / max(config.depth - 1, 1) for place in range(config.depth)]
         self.blocks = nn.Sequential(
-            *[Block(config.dim, config.kernel_size, norm, activation, config.residual, rate) for rate in rates]
+            *[
+                Block(config.dim, config.kernel_size, norm, activation, config.residual, rate)
+                for rate in drop_path_rates(config.drop_path, config.depth)
+            ]
         )
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.dim, spec.num_classes)
@@ -87,10 +104,13 @@ class ConvMixer(nn.Module):
         """Return the last feature map of images with values in [0, 1]."""
         return self.blocks(self.stem(self.normalize(x)))
 
+    def head(self, features: Float[Tensor, "batch dim rows columns"]) -> Float[Tensor, "batch classes"]:
+        """Return the logits of a last feature map."""
+        return self.classifier(self.dropout(features.mean((2, 3))))
+
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of images with values in [0, 1]."""
-        pooled = self.forward_features(x).mean((2, 3))  # (batch, dim)
-        return self.classifier(self.dropout(pooled))
+        return self.head(self.forward_features(x))
 
 
 class Block(nn.Module):

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @dataclass(frozen=True)
 class Layer:
-    """One leaf module as it is met in a forward pass."""
+    """One module as it is met in a forward pass: what it computes and learns itself, without the modules inside."""
 
     name: str
     kind: str
@@ -31,25 +31,32 @@ def macs(model: nn.Module, channels: int, image_size: int) -> int:
 
 
 def layers(model: nn.Module, channels: int, image_size: int) -> list[Layer]:
-    """List the leaf modules in the order in which they run, with output shape, parameters and operations."""
+    """List the modules in the order in which they end, with output shape, parameters and operations.
+
+    A module that holds others is listed where it computes or learns something itself, as attention does.
+    """
     model, image = _on_meta(model, 1, channels, image_size)
     model.eval()
     found: list[Layer] = []
     counter = FlopCounterMode(display=False)
+    inside = [0]  # operations of the modules inside the one that runs, for each that runs
 
     def before(module: nn.Module, inputs: Any) -> None:
         started[module] = counter.get_total_flops()
+        inside.append(0)
 
     def after(module: nn.Module, inputs: Any, output: Tensor) -> None:
         own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-        spent = (counter.get_total_flops() - started[module]) // 2
-        found.append(Layer(names[module], type(module).__name__, tuple(output.shape), own, spent))
+        whole = counter.get_total_flops() - started[module]
+        spent = (whole - inside.pop()) // 2
+        inside[-1] += whole
+        if own or spent or not list(module.children()):
+            found.append(Layer(names[module], type(module).__name__, tuple(output.shape), own, spent))
 
     started: dict[nn.Module, int] = {}
-    names = {module: name for name, module in model.named_modules()}
-    leaves = [module for module in model.modules() if not list(module.children())]
-    handles = [module.register_forward_pre_hook(before) for module in leaves]
-    handles += [module.register_forward_hook(after) for module in leaves]
+    names = {module: name or "(model)" for name, module in model.named_modules()}
+    handles = [module.register_forward_pre_hook(before) for module in names]
+    handles += [module.register_forward_hook(after) for module in names]
     with counter, torch.no_grad():
         model(image)
     for handle in handles:

@@ -1,14 +1,16 @@
 """Layers that more than one architecture is made of."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-Initialisation = Literal["default", "kaiming"]
+Initialisation = Literal["default", "kaiming", "truncated_normal"]
+Fraction = Annotated[float, Field(ge=0, lt=1)]  # of what is dropped while training
 
 
 class Normalize(nn.Module):
@@ -72,12 +74,62 @@ class DropPath(nn.Module):
         return x * kept.to(x.dtype) / keep
 
 
+class MLP(nn.Sequential):
+    """Two linear layers with GELU between, each followed by dropout, over the last axis."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__(
+            nn.Linear(dim, hidden_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden_dim, dim), nn.Dropout(dropout)
+        )
+
+
+def cut_patches(
+    x: Float[Tensor, "batch channels height width"], patch_size: int
+) -> Float[Tensor, "batch patches values"]:
+    """Cut images into squares, row by row; what is left over at the right and the bottom is dropped.
+
+    The values of a patch stand in the order (channel, row, column): a linear layer on them is the convolution of the
+    same weights with this kernel and stride.
+    """
+    batch, channels, height, width = x.shape
+    rows, columns = height // patch_size, width // patch_size
+    x = x[:, :, : rows * patch_size, : columns * patch_size]
+    x = x.reshape(batch, channels, rows, patch_size, columns, patch_size).permute(0, 2, 4, 1, 3, 5)
+    return x.reshape(batch, rows * columns, channels * patch_size**2)
+
+
+def convert_projections(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state whose linear layers are the convolutions that `like` has in their place, or the other way.
+
+    A 1x1 convolution and a linear layer hold the same numbers, and so do a convolution that cuts patches and a linear
+    layer on cut patches. Whatever else differs stays as it is.
+    """
+
+    def fitted(tensor: Tensor, goal: Tensor) -> Tensor:
+        same = {tensor.ndim, goal.ndim} == {2, 4} and tensor.flatten(1).shape == goal.flatten(1).shape
+        return tensor.reshape(goal.shape) if same else tensor
+
+    return {name: fitted(tensor, like[name]) if name in like else tensor for name, tensor in state.items()}
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Return the rate of each block: from 0 at the first, linearly, to `last` (Huang et al., 2016)."""
+    return [last * place / max(depth - 1, 1) for place in range(depth)]
+
+
 def initialise(model: nn.Module, scheme: Initialisation) -> None:
-    """Draw the weights of every convolution and linear layer again ("kaiming": He et al., 2015; biases 0)."""
+    """Draw the weights of every convolution and linear layer again; their biases are 0 then.
+
+    "kaiming" is that of He et al. (2015); "truncated_normal" has a standard deviation of 0.02, as is usual in
+    transformers; "default" leaves what torch drew.
+    """
     if scheme == "default":
         return
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight)
+            if scheme == "kaiming":
+                nn.init.kaiming_normal_(layer.weight)
+            else:
+                nn.init.trunc_normal_(layer.weight, std=0.02)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -9,6 +9,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from mixlab.errors import RunError
+from mixlab.models.layers import convert_projections
 from mixlab.run import bundle
 from mixlab.run.folder import find_run
 from mixlab.spec import DataSpec
@@ -37,6 +38,7 @@ def load_weights(model: nn.Module, place: str, spec: DataSpec, frozen: bool) -> 
     """
     state, classes = _read(place)
     own = model.state_dict()
+    state = convert_projections(state, own)
     head = {name for name in own if name.startswith("classifier.")}
     skipped = head if classes and classes != spec.classes else set()
     taken = {
