@@ -4,14 +4,17 @@ import pytest
 
 from mixlab.config import digest
 from mixlab.errors import DataError, UsageError
-from mixlab.experiment import Experiment, compose, parse_experiment, read_recipe
+from mixlab.experiment import Experiment, compose, parse_experiment
+from mixlab.models.catalogue import ARCHITECTURES
+from mixlab.models.inspection import parameters
+from mixlab.spec import DataSpec
 
 RECIPES = sorted(path.stem for path in Path(__file__).parent.parent.glob("src/mixlab/recipes/*.toml"))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_is_an_experiment_and_goes_round_as_json(recipe: str):
-    experiment = parse_experiment(read_recipe(recipe))
+    experiment = compose(recipe, {}, [])
     assert parse_experiment(experiment.model_dump(mode="json")) == experiment
     assert digest(parse_experiment(experiment.model_dump(mode="json"))) == digest(experiment)
 
@@ -34,6 +37,37 @@ def test_another_optimiser_starts_from_its_own_defaults():
     experiment = compose("", {"optimizer.name": "sgd", "optimizer.learning_rate": 0.2}, [])
     assert experiment.optimizer.name == "sgd"
     assert experiment.optimizer.weight_decay == 0.0005
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_has_a_size_that_fits_every_data_set(recipe: str, architecture: str, spec: DataSpec):
+    experiment = compose(recipe, {"model": architecture}, [])
+    assert experiment.model.name == architecture
+    fitting = spec.model_copy(update={"image_size": experiment.data.image_size})
+    assert parameters(experiment.model.build(fitting)) < 3_000_000
+
+
+def test_what_a_recipe_has_for_an_architecture_lies_between_recipe_and_overrides(tmp_path: Path):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        'epochs = 7\nmodel = "convmixer_64_4"\n[for.vit]\nepochs = 8\nmodel = "vit_64_4_patch1"\n'
+        "[for.vit.optimizer]\nlearning_rate = 0.5\nweight_decay = 0.25\n"
+    )
+    assert compose(recipe, {}, []).epochs == 7
+    vit = compose(recipe, {"model": "vit", "optimizer.learning_rate": 0.125}, [])
+    assert (vit.epochs, vit.model.patch_size) == (8, 1)
+    assert (vit.optimizer.learning_rate, vit.optimizer.weight_decay) == (0.125, 0.25)
+    assert compose(recipe, {"model": "vit_small_patch4"}, []).model.patch_size == 4
+    recipe.write_text("[for.vitt]\nepochs = 8\n")
+    with pytest.raises(UsageError, match=r"for\.vitt, which is no architecture; did you mean vit\?"):
+        compose(recipe, {}, [])
+
+
+def test_optimizer_and_schedule_may_be_names_or_fields_alone():
+    experiment = compose("", {}, ["schedule=cosine", "optimizer=sgd"])
+    assert (experiment.schedule.name, experiment.optimizer.name) == ("cosine", "sgd")
+    assert parse_experiment({"optimizer": {"learning_rate": 0.5}}).optimizer.learning_rate == 0.5
 
 
 def test_a_recipe_file_is_the_base(tmp_path: Path):

@@ -12,6 +12,7 @@ from mixlab.config import Config, assign, merge, parse_override, read_toml
 from mixlab.data import catalogue as data_sets
 from mixlab.data.augmentation import AugmentationConfig
 from mixlab.data.catalogue import DataConfig, DigitsConfig
+from mixlab.errors import UsageError, did_you_mean
 from mixlab.models import catalogue as models
 from mixlab.models.catalogue import ModelConfig
 from mixlab.models.convmixer import ConvMixerConfig
@@ -67,7 +68,7 @@ class Experiment(Config):
 
 
 def parse_experiment(values: Mapping[str, Any]) -> Experiment:
-    """Build an experiment from plain values, in which data and model may be just names.
+    """Build an experiment from plain values, in which data, model, optimizer and schedule may be just names.
 
     Raises:
         UsageError: naming the key, the value and the way out.
@@ -78,6 +79,11 @@ def parse_experiment(values: Mapping[str, Any]) -> Experiment:
         expanded["data"] = data_sets.expand(expanded["data"])
     if "model" in expanded:
         expanded["model"] = models.expand(expanded["model"])
+    for key, usual in (("optimizer", "adamw"), ("schedule", "one_cycle")):
+        if isinstance(expanded.get(key), str):
+            expanded[key] = {"name": expanded[key]}
+        elif isinstance(expanded.get(key), Mapping):
+            expanded[key] = {"name": usual, **expanded[key]}
     return Experiment.parse(expanded)
 
 
@@ -114,11 +120,30 @@ def read_recipe(recipe: Path | str) -> dict[str, Any]:
 
 
 def _lay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Merge after spelling out names on both sides; a published size overrides every field below it."""
+    """Merge after spelling out names on both sides; a published size overrides every field below it.
+
+    What a recipe has `for` the architecture that comes out lies between the two.
+    """
     base, over = dict(base), dict(over)
     for key, expand in (("data", data_sets.expand), ("model", models.expand)):
         if key in base:
             base[key] = expand(base[key])
         if key in over and (not isinstance(over[key], dict) or "name" in over[key]):
             over[key] = expand(over[key])
-    return merge(base, over)
+    per_architecture = base.pop("for", {})
+    architecture = merge(base, over).get("model", {}).get("name")
+    return merge(merge(base, _needs_of(architecture, per_architecture)), over)
+
+
+def _needs_of(architecture: str | None, per_architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a recipe has `for` one architecture, checking the names of all."""
+    unknown = [name for name in per_architecture if name not in models.ARCHITECTURES]
+    if unknown:
+        known = did_you_mean(unknown[0], models.ARCHITECTURES) or f"; known: {', '.join(models.ARCHITECTURES)}"
+        raise UsageError(f"the recipe has a table for.{unknown[0]}, which is no architecture{known}")
+    needs = dict(per_architecture.get(architecture, {}))
+    if "model" in needs:
+        needs["model"] = models.expand(needs["model"])
+        if needs["model"]["name"] != architecture:
+            raise UsageError(f"the recipe's for.{architecture}.model is of another architecture")
+    return needs
