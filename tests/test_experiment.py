@@ -51,12 +51,12 @@ def test_every_architecture_has_a_size_that_fits_every_data_set(recipe: str, arc
 def test_what_a_recipe_has_for_an_architecture_lies_between_recipe_and_overrides(tmp_path: Path):
     recipe = tmp_path / "mine.toml"
     recipe.write_text(
-        'epochs = 7\nmodel = "convmixer_64_4"\n[for.vit]\nepochs = 8\nmodel = "vit_64_4_patch1"\n'
+        'epochs = 7\nmodel = "convmixer_64_4"\n[for.vit]\nepochs = 8\nmodel = "vit_64_4_patch2"\n'
         "[for.vit.optimizer]\nlearning_rate = 0.5\nweight_decay = 0.25\n"
     )
     assert compose(recipe, {}, []).epochs == 7
     vit = compose(recipe, {"model": "vit", "optimizer.learning_rate": 0.125}, [])
-    assert (vit.epochs, vit.model.patch_size) == (8, 1)
+    assert (vit.epochs, vit.model.patch_size) == (8, 2)
     assert (vit.optimizer.learning_rate, vit.optimizer.weight_decay) == (0.125, 0.25)
     assert compose(recipe, {"model": "vit_small_patch4"}, []).model.patch_size == 4
     recipe.write_text("[for.vitt]\nepochs = 8\n")

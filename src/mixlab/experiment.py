@@ -87,11 +87,12 @@ def parse_experiment(values: Mapping[str, Any]) -> Experiment:
     return Experiment.parse(expanded)
 
 
-def compose(recipe: Path | str, values: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
+def compose(recipe: Path | str | Mapping[str, Any], values: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
     """Lay values (flags) and then overrides ("model.dim=64") over a recipe.
 
     Args:
-        recipe: a TOML file, or the name of a recipe that comes with mixlab, or "" for the one of the data set.
+        recipe: a TOML file or what stands in one, or the name of a recipe that comes with mixlab, or "" for the one of
+            the data set.
 
     Raises:
         UsageError, DataError: as `parse_experiment`.
@@ -101,6 +102,8 @@ def compose(recipe: Path | str, values: Mapping[str, Any], overrides: Sequence[s
         assign(given, key.split("."), value)
     for word in overrides:
         assign(given, *parse_override(word))
+    if isinstance(recipe, Mapping):
+        return parse_experiment(_lay(dict(recipe), given))
     if recipe:
         return parse_experiment(_lay(read_recipe(recipe), given))
     data = data_sets.expand(given.get("data", "digits"))
@@ -131,11 +134,11 @@ def _lay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         if key in over and (not isinstance(over[key], dict) or "name" in over[key]):
             over[key] = expand(over[key])
     per_architecture = base.pop("for", {})
-    architecture = merge(base, over).get("model", {}).get("name")
+    architecture = merge(base, over).get("model", {}).get("name", next(iter(models.ARCHITECTURES)))
     return merge(merge(base, _needs_of(architecture, per_architecture)), over)
 
 
-def _needs_of(architecture: str | None, per_architecture: Mapping[str, Any]) -> dict[str, Any]:
+def _needs_of(architecture: str, per_architecture: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a recipe has `for` one architecture, checking the names of all."""
     unknown = [name for name in per_architecture if name not in models.ARCHITECTURES]
     if unknown:

@@ -11,6 +11,7 @@ import sys
 
 import click
 
+from mixlab.cli.compare import compare
 from mixlab.cli.data import data
 from mixlab.cli.doctor import doctor
 from mixlab.cli.evaluate import evaluate
@@ -34,7 +35,7 @@ def mixlab(debug: bool) -> None:
     """
 
 
-for command in (train, evaluate, predict, models, runs, data, doctor):
+for command in (train, compare, evaluate, predict, models, runs, data, doctor):
     mixlab.add_command(command)
 
 

@@ -124,11 +124,11 @@ def _write(
     measured = metrics.measure(after, found.labels, spec.classes)
     raw = metrics.measure(before, found.labels, spec.classes)
     evaluation = Evaluation(folder, split, measured, raw.ece, temperature, readings, images.unreadable)
-    durable.write_json(folder / "metrics.json", evaluation.as_json())
     durable.write_bytes(
         folder / "predictions.csv", _table(found, after, images, spec).encode("utf-8", "surrogateescape")
     )
     _draw(folder, evaluation, found, before, after, images, spec)
+    durable.write_json(folder / "metrics.json", evaluation.as_json())  # last: with it the split counts as measured
     return evaluation
 
 

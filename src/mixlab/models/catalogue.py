@@ -24,16 +24,16 @@ class Published(NamedTuple):
     config: AnyModelConfig
 
 
-_vit_64_4 = ViTConfig(dim=64, depth=4, heads=4, mlp_dim=128, patch_size=1, dropout=0.1)
+_vit_64_4 = ViTConfig(dim=64, depth=4, heads=4, mlp_dim=128, patch_size=2, initialisation="default")
 _vit_small = ViTConfig(dim=128, depth=6, heads=8, mlp_dim=256, patch_size=4, dropout=0.2, initialisation="kaiming")
 _vit_512_6 = ViTConfig(dim=512, depth=6, heads=8, mlp_dim=512, patch_size=4, bias=False, dropout=0.1)
 
 PUBLISHED: dict[str, Published] = {
-    # digits: every pixel a patch
+    # digits, 8 px
     "convmixer_64_4": Published(8, ConvMixerConfig(dim=64, depth=4, kernel_size=3, patch_size=1)),
-    "vit_64_4_patch1": Published(8, _vit_64_4),
-    "vit_64_4_patch1_conv": Published(8, _vit_64_4.model_copy(update={"projection": "convolution"})),
-    "mixer_64_4_patch1": Published(8, MLPMixerConfig(dim=64, depth=4, patch_size=1)),
+    "vit_64_4_patch2": Published(8, _vit_64_4),
+    "vit_64_4_patch2_conv": Published(8, _vit_64_4.model_copy(update={"projection": "convolution"})),
+    "mixer_64_4_patch2": Published(8, MLPMixerConfig(dim=64, depth=4, patch_size=2)),
     # CIFAR: the authors' script (256/8) and smaller and larger relatives of it
     "convmixer_128_4": Published(32, ConvMixerConfig(dim=128, depth=4)),
     "convmixer_128_8": Published(32, ConvMixerConfig(dim=128, depth=8)),

@@ -92,10 +92,20 @@ class Run:
     def evaluation(self, split: str) -> Path:
         return self._made(f"evaluation/{split}")
 
+    def is_measured(self, split: str) -> bool:
+        return (self.folder / "evaluation" / split / "metrics.json").exists()
+
+    def measured(self, split: str) -> dict[str, Any]:
+        """Return what `evaluate` measured on a split; raises RunError where it did not."""
+        return self._read_json(f"evaluation/{split}/metrics.json")
+
+    def predictions(self, split: str) -> str:
+        """Return the CSV of what `evaluate` predicted on a split."""
+        return (self.folder / "evaluation" / split / "predictions.csv").read_text("utf-8", "surrogateescape")
+
     def top1(self, split: str) -> float | None:
         """Return the top-1 accuracy that was measured on a split, or None where it was not."""
-        name = f"evaluation/{split}/metrics.json"
-        return self._read_json(name)["top1"]["value"] if (self.folder / name).exists() else None
+        return self.measured(split)["top1"]["value"] if self.is_measured(split) else None
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return one row for each finished epoch."""

@@ -1,0 +1,199 @@
+"""`compare`: train every variant with every seed, measure each finished run once, and say which differences hold.
+
+An interrupted comparison goes on with the same command: finished runs are returned, not repeated, and test images that
+were read are not read again.
+"""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mixlab import durable
+from mixlab.comparison.budget import Cost, cost_of, matched, with_budget
+from mixlab.comparison.request import Budget, ComparisonRequest, Variant
+from mixlab.comparison.workers import Outcome, Task, run_all
+from mixlab.config import digest
+from mixlab.errors import MixlabError, RunError, TrainingError, UsageError, did_you_mean
+from mixlab.evaluation import evaluate, leaderboard
+from mixlab.evaluation.leaderboard import SPLIT, Failure, Leaderboard
+from mixlab.run.folder import Run
+from mixlab.training.plan import duration
+from mixlab.training.session import Options
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison: a folder beside its runs, and what it found."""
+
+    folder: Path
+    leaderboard: Leaderboard
+
+
+def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Say = lambda line: None) -> Comparison:
+    """Train, measure and compare every variant with every seed.
+
+    Args:
+        jobs: trainings that run at once, each with its share of the cores.
+        say: told one line about each run.
+
+    Raises:
+        UsageError, DataError: for a variant that cannot be trained at all; nothing has been started then.
+        TrainingError: where not one run finished.
+        Interrupted: where a signal asked to stop; the same command goes on.
+    """
+    prepared = _prepare(request)
+    folder = folder_of(request, options.out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {folder}: {error.strerror}; choose another --out") from None
+    durable.write_json(folder / "request.json", request.model_dump(mode="json"))
+    durable.append_line(folder / "command.txt", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    tasks = [
+        Task(variant.name, variant.experiment.model_copy(update={"seed": seed}), _run_options(options, request.budget))
+        for seed in request.seeds
+        for variant in prepared
+    ]
+    say(f"compare  {len(prepared)} variants x {len(request.seeds)} seeds, {request.budget}: {len(tasks)} runs")
+    outcomes = _train(tasks, jobs, say)
+    outcomes = [_measured(outcome, options, say) for outcome in outcomes]
+    found = _leaderboard(request, prepared, outcomes)
+    durable.write_json(folder / "leaderboard.json", found.model_dump(mode="json"))
+    if not found.finished:
+        raise TrainingError(f"not one of {len(tasks)} runs finished; the first: {outcomes[0].error}")
+    return Comparison(folder, found)
+
+
+def folder_of(request: ComparisonRequest, root: Path) -> Path:
+    """Return the folder of a comparison, the same for the same request."""
+    return root / f"compare-{request.variants[0].experiment.data.label}-{digest(request)}"
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Read a comparison that finished.
+
+    Raises:
+        RunError: where there is none.
+    """
+    path = folder / "leaderboard.json"
+    try:
+        return Comparison(folder, Leaderboard.parse(json.loads(path.read_text(encoding="utf-8"))))
+    except FileNotFoundError:
+        raise RunError(f"{folder} is no finished comparison: it has no leaderboard.json") from None
+    except (ValueError, MixlabError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+
+
+def match_parameters(variants: tuple[Variant, ...], name: str) -> tuple[Variant, ...]:
+    """Return the variants at widths that give them as many parameters as the named one has.
+
+    Raises:
+        UsageError: for a name that is no variant, or a model that cannot be widened so far.
+    """
+    names = [variant.name for variant in variants]
+    if name not in names:
+        known = did_you_mean(name, names) or f"; variants are {', '.join(names)}"
+        raise UsageError(f"--match-parameters {name}: no variant has this name{known}")
+    specs = {variant.name: variant.experiment.data.load(0, carve_validation=True).spec for variant in variants}
+    pattern = next(variant for variant in variants if variant.name == name)
+    goal = cost_of(pattern.experiment, pattern.experiment.data.load(0, carve_validation=True)).parameters
+    return tuple(
+        variant
+        if variant.name == name
+        else Variant(
+            name=variant.name,
+            experiment=variant.experiment.model_copy(
+                update={"model": matched(variant.experiment.model, specs[variant.name], goal)}
+            ),
+        )
+        for variant in variants
+    )
+
+
+def _prepare(request: ComparisonRequest) -> list[Variant]:
+    """Return the variants with the epochs of the budget; every mistake in one of them shows here."""
+    prepared, known = [], {}
+    for variant in request.variants:
+        experiment = variant.experiment
+        key = digest(experiment.data)
+        if key not in known:
+            known[key] = experiment.data.load(0, carve_validation=experiment.protocol == "honest")
+        cost: Cost = cost_of(experiment, known[key])
+        prepared.append(Variant(name=variant.name, experiment=with_budget(experiment, request.budget, cost)))
+    return prepared
+
+
+def _run_options(options: Options, budget: Budget) -> Options:
+    return replace(options, quiet=True, max_seconds=budget.amount if budget.kind == "time" else 0.0)
+
+
+def _train(tasks: list[Task], jobs: int, say: Say) -> list[Outcome]:
+    """Run every task, saying what became of it and how long the rest may take."""
+    started, outcomes = time.perf_counter(), []
+    for outcome in run_all(tasks, jobs):
+        outcomes.append(outcome)
+        left = len(tasks) - len(outcomes)
+        rest = f", about {duration((time.perf_counter() - started) / len(outcomes) * left)} left" if left else ""
+        say(f"{len(outcomes):3}/{len(tasks)}  {_line(outcome)}{rest}")
+    return outcomes
+
+
+def _line(outcome: Outcome) -> str:
+    seed = f"{outcome.task.variant} seed {outcome.task.experiment.seed}"
+    if outcome.run is None:
+        return f"{seed}: failed: {outcome.error}"
+    top1 = outcome.run.summary["validation"].get("top1")
+    found = f"validation {top1:.2%}" if top1 is not None else "trained"
+    seconds = sum(row["seconds"] for row in outcome.run.timings())
+    return f"{seed}: {found}, {duration(seconds)}"
+
+
+def _measured(outcome: Outcome, options: Options, say: Say) -> Outcome:
+    """Read the test images of a finished run, unless that was done before."""
+    run = outcome.run
+    if run is None or run.is_measured(SPLIT):
+        return outcome
+    try:
+        evaluate.evaluate(run, SPLIT, device=options.device, workers=options.workers)
+    except MixlabError as error:
+        say(f"{outcome.task.variant} seed {outcome.task.experiment.seed}: cannot be measured: {error}")
+        return replace(outcome, run=None, error=str(error))
+    return outcome
+
+
+def _leaderboard(request: ComparisonRequest, prepared: list[Variant], outcomes: list[Outcome]) -> Leaderboard:
+    runs: dict[str, dict[int, Run]] = {variant.name: {} for variant in prepared}
+    failures: dict[str, list[Failure]] = {variant.name: [] for variant in prepared}
+    for outcome in outcomes:
+        name, seed = outcome.task.variant, outcome.task.experiment.seed
+        if outcome.run is None:
+            failures[name].append(Failure(seed=seed, reason=outcome.error))
+        else:
+            runs[name][seed] = outcome.run
+    experiments = {variant.name: variant.experiment for variant in prepared}
+    rows = leaderboard.rank(
+        leaderboard.row_of(name, experiments[name], _in_order(runs[name]), failures[name]) for name in runs
+    )
+    answers = {
+        name: {seed: leaderboard.right_answers(run) for seed, run in of_seed.items()} for name, of_seed in runs.items()
+    }
+    first = prepared[0].experiment
+    return Leaderboard(
+        data=first.data.label,
+        protocol=first.protocol,
+        budget=str(request.budget),
+        seeds=request.seeds,
+        rows=rows,
+        pairs=leaderboard.pairs_of(rows, answers),
+        differing=leaderboard.differing_fields(experiments),
+    )
+
+
+def _in_order(runs: Mapping[int, Run]) -> list[Run]:
+    return [runs[seed] for seed in sorted(runs)]

@@ -1,0 +1,1 @@
+"""The origin's experiments, each one command, beside the published figures."""
