@@ -114,7 +114,11 @@ def reliability(probabilities: NDArray[np.float64], labels: NDArray[np.int64], b
         DataError: where there is no image, or shapes or labels do not fit.
     """
     check_scores(probabilities, labels)
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    return reliability_of(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels, bins)
+
+
+def reliability_of(confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> ReliabilityBins:
+    """Sort predictions into `bins` by their confidence (n,) in [0, 1]; `right` (n,) says which were right."""
     place = _bins(confidence, bins)
     count = np.bincount(place, minlength=bins)
     divisor = np.where(count > 0, count, np.nan)

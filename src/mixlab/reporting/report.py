@@ -1,5 +1,96 @@
+"""One HTML file with everything inside: it opens offline, light and dark, and prints."""
+
+import importlib.resources
+from collections.abc import Sequence
 from pathlib import Path
 
+import jinja2
+from markupsafe import Markup
 
-def write_report(folder: Path, found) -> Path:
-    return folder / "report.html"
+from mixlab import durable
+from mixlab.errors import RunError
+from mixlab.evaluation import leaderboard as leaderboards
+from mixlab.evaluation.leaderboard import SPLIT, Leaderboard
+from mixlab.reporting import protocol, section_images, sections
+from mixlab.reporting.material import Material
+from mixlab.reporting.sections import Section
+from mixlab.run.folder import Run
+
+SECTIONS = (
+    sections.standings,
+    sections.differences,
+    sections.curves,
+    sections.costs,
+    sections.per_class,
+    sections.confusion,
+    section_images.disagreements,
+    section_images.mistakes,
+    sections.calibration,
+    section_images.heat_maps,
+    section_images.weights,
+    section_images.data,
+    protocol.protocol,
+    protocol.commands,
+    protocol.threats,
+)
+
+
+def write_report(folder: Path, found: Leaderboard, path: Path | None = None) -> Path:
+    """Write the report of a comparison, by default into its folder; the runs lie beside the folder.
+
+    Raises:
+        RunError: where not one run of the leaderboard is there.
+    """
+    runs = {row.name: [Run(folder.parent / each.run) for each in row.runs] for row in found.rows if row.runs}
+    gone = [run.folder for of_row in runs.values() for run in of_row if not run.is_finished]
+    if gone or not runs:
+        raise RunError(f"{gone[0] if gone else folder} is no finished run; a report needs the runs of its comparison")
+    return _write(Material(folder, found, runs), path or folder / "report.html")
+
+
+def write_run_report(run: Run, path: Path | None = None) -> Path:
+    """Write the report of one run, by default into its folder.
+
+    Raises:
+        RunError: where the run is not finished, or its test images were never measured.
+    """
+    experiment = run.experiment
+    if not run.is_finished or not run.is_measured(SPLIT):
+        todo = f"evaluate {run.folder}" if run.is_finished else f"train --resume {run.folder}"
+        raise RunError(f"a report shows test results, and {run.folder} has none yet; first: mixlab {todo}")
+    name = run.summary["model"] if not experiment.model else leaderboards.catalogue.published_name(experiment.model)
+    found = Leaderboard(
+        data=experiment.data.label,
+        protocol=experiment.protocol,
+        budget=f"{experiment.epochs:g} epochs",
+        seeds=(experiment.seed,),
+        rows=(leaderboards.row_of(name, experiment, [run], []),),
+    )
+    return _write(Material(run.folder, found, {name: [run]}), path or run.folder / "report.html")
+
+
+def _write(material: Material, path: Path) -> Path:
+    found = material.leaderboard
+    names = [row.name for row in material.rows]
+    durable.write_bytes(path, _page(f"{' · '.join(names[:4])} on {found.data}", material).encode())
+    return path
+
+
+def _page(title: str, material: Material) -> str:
+    shown: Sequence[Section] = [section for make in SECTIONS if (section := make(material))]
+    template = (importlib.resources.files("mixlab.reporting") / "report.html.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    found = material.leaderboard
+    facts = [f"{len(found.rows)} {'model' if len(found.rows) == 1 else 'models'}", _seeds(found), found.budget, f"protocol: {found.protocol}"]
+    return environment.from_string(template).render(
+        title=title, headline=found.headline(), facts=facts, sections=shown, style=Markup(_style())  # noqa: S704
+    )
+
+
+def _style() -> str:
+    return (importlib.resources.files("mixlab.reporting") / "report.css").read_text(encoding="utf-8")
+
+
+def _seeds(found: Leaderboard) -> str:
+    listed = ", ".join(map(str, found.seeds))
+    return f"seed {listed}" if len(found.seeds) == 1 else f"seeds {listed}"

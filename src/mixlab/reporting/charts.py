@@ -1,0 +1,166 @@
+"""The charts of a report; every function takes plain numbers and returns SVG."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from mixlab.evaluation.leaderboard import Leaderboard, Pair, Row
+from mixlab.evaluation.metrics import ReliabilityBins
+from mixlab.reporting.figures import INK, MUTED, PAPER, SERIES, clean, figure, look
+
+Curve = Sequence[tuple[float, float]]  # (epoch, value)
+
+
+def curves(series: Mapping[str, Sequence[Curve]], y: str, percent: bool = True) -> Markup:
+    """Draw the mean over seeds of each series, with a band from the lowest to the highest seed."""
+    scale = 100.0 if percent else 1.0
+    with figure(8.6, 4.2) as (drawn, svg):
+        axes = drawn.subplots()
+        for place, (name, seeds) in enumerate(series.items()):
+            epochs, values = _aligned(seeds)
+            if not len(epochs):
+                continue
+            mean = scale * values.mean(0)
+            few = 7 if len(epochs) <= 24 else 0
+            style = look(place) | ({} if few else {"marker": ""})
+            axes.plot(epochs, mean, **style, markersize=4, linewidth=1.6, label=name)
+            if len(values) > 1:
+                axes.fill_between(epochs, scale * values.min(0), scale * values.max(0), color=SERIES[place % 8], alpha=0.18, lw=0)
+        clean(axes, "epoch", y)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="lower right" if percent else "upper right")
+        return svg()
+
+
+def costs(found: Leaderboard) -> Markup:
+    """Draw test accuracy against parameters, operations and training time, each on a logarithmic axis."""
+    measures = (
+        ("parameters", lambda row: row.parameters),
+        ("multiply-accumulates an image", lambda row: row.macs),
+        ("training time, s", lambda row: row.mean("seconds")),
+    )
+    with figure(8.6, 3.4) as (drawn, svg):
+        panels = drawn.subplots(1, 3, sharey=True)
+        for axes, (name, cost) in zip(panels, measures, strict=True):
+            for place, row in enumerate(found.finished):
+                style = look(place) | {"linestyle": ""}
+                error = 100 * (row.deviation("top1") or 0)
+                axes.errorbar(max(cost(row), 1e-3), 100 * row.mean("top1"), yerr=error or None, capsize=3, markersize=7, label=row.name, **style)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(_decades())
+            axes.xaxis.set_major_formatter(FuncFormatter(short))
+            axes.xaxis.set_minor_formatter(lambda value, place: "")
+            axes.margins(x=0.25, y=0.2)
+            clean(axes, name)
+        panels[0].set_ylabel("test top-1, %")
+        handles, labels = panels[0].get_legend_handles_labels()
+        drawn.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+        return svg()
+
+
+def differences(pairs: Sequence[Pair]) -> Markup:
+    """Draw each paired difference with its interval around 0."""
+    with figure(8.6, 0.8 + 0.34 * len(pairs)) as (drawn, svg):
+        axes = drawn.subplots()
+        for place, pair in enumerate(pairs):
+            value, low, high = (100 * each for each in (pair.difference.value, pair.difference.low, pair.difference.high))
+            noise = pair.difference.verdict == "within noise"
+            colour = MUTED if noise else SERIES[0]
+            axes.plot([low, high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
+            axes.plot(value, place, "o", color=colour, markerfacecolor=PAPER if noise else colour, markersize=6)
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.set_yticks(range(len(pairs)), [f"{pair.first} − {pair.second}" for pair in pairs])
+        axes.set_ylim(len(pairs) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        clean(axes, "difference in test top-1, points (line: 95 % interval; open circle: within noise)")
+        return svg()
+
+
+def reliabilities(bins: Mapping[str, ReliabilityBins]) -> Markup:
+    """Draw accuracy against confidence for each model, after the temperature."""
+    columns = min(len(bins), 4)
+    rows = -(-len(bins) // columns)
+    with figure(2.15 * columns + 0.4, 2.3 * rows) as (drawn, svg):
+        panels = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+        for place, (axes, (name, found)) in enumerate(zip(panels, bins.items(), strict=False)):
+            filled = found.count > 0
+            share = found.count[filled] / found.count.sum()
+            axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle="--")
+            axes.plot(100 * found.confidence[filled], 100 * found.accuracy[filled], color=SERIES[place % 8], linewidth=1)
+            axes.scatter(100 * found.confidence[filled], 100 * found.accuracy[filled], s=8 + 120 * share, color=SERIES[place % 8], zorder=3)
+            axes.set(xlim=(0, 103), ylim=(0, 103), aspect="equal", title=f"{_short(name)}\nECE {100 * found.ece:.1f} %")
+            clean(axes)
+        for axes in list(panels)[len(bins) :]:
+            axes.set_axis_off()
+        drawn.supxlabel("confidence, % (size: share of the images)", fontsize=9, color=INK)
+        drawn.supylabel("accuracy, %", fontsize=9, color=INK)
+        return svg()
+
+
+def recalls(classes: Sequence[str], by_model: Mapping[str, Mapping[str, float]]) -> Markup:
+    """Draw each class's recall for each model, the hardest class first; the 40 hardest where there are more."""
+    hardest = sorted(classes, key=lambda name: np.mean([found.get(name, np.nan) for found in by_model.values()]))[:40]
+    with figure(8.6, 0.9 + 0.26 * len(hardest)) as (drawn, svg):
+        axes = drawn.subplots()
+        for line, name in enumerate(hardest):
+            values = [100 * found[name] for found in by_model.values() if name in found]
+            if values:
+                axes.plot([min(values), max(values)], [line, line], color=MUTED, linewidth=1)
+        for place, (model, found) in enumerate(by_model.items()):
+            points = [(100 * found[name], line) for line, name in enumerate(hardest) if name in found]
+            style = look(place) | {"linestyle": ""}
+            axes.plot(*zip(*points, strict=True), **style, markersize=6, alpha=0.9, label=model, clip_on=False)
+        axes.set_yticks(range(len(hardest)), [_short(name, 28) for name in hardest])
+        axes.set_ylim(len(hardest) - 0.5, -0.5)
+        clean(axes, "recall, % (mean over seeds)")
+        drawn.legend(loc="outside upper center", ncols=min(len(by_model), 4))
+        return svg()
+
+
+def class_counts(classes: Sequence[str], splits: Mapping[str, Sequence[int]]) -> Markup:
+    """Draw how many images of each class each split has; the 60 first where there are more."""
+    shown = list(classes)[:60]
+    with figure(8.6, 0.9 + 0.24 * len(shown)) as (drawn, svg):
+        axes = drawn.subplots()
+        left = np.zeros(len(shown))
+        for place, (split, counts) in enumerate(splits.items()):
+            values = np.array(counts[: len(shown)], dtype=float)
+            if values.any():
+                axes.barh(range(len(shown)), values, 0.72, left=left, color=SERIES[place], label=split)
+                left += values
+        axes.set_yticks(range(len(shown)), [_short(name, 28) for name in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.0f}"))
+        clean(axes, "images")
+        drawn.legend(loc="outside upper center", ncols=3)
+        return svg()
+
+
+def short(value: float, place: Any = None) -> str:
+    """Return a large number as "1.2 M"."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def _decades() -> Any:
+    from matplotlib.ticker import LogLocator
+
+    return LogLocator(subs=(1.0, 3.0), numticks=6)
+
+
+def _aligned(seeds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the epochs that every seed has, and the values (seeds, epochs)."""
+    common = sorted(set.intersection(*({epoch for epoch, _ in curve} for curve in seeds))) if seeds else []
+    return np.array(common), np.array([[dict(curve)[epoch] for epoch in common] for curve in seeds])
+
+
+def _short(name: str, longest: int = 24) -> str:
+    return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"
+
+
