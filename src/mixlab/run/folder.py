@@ -28,6 +28,7 @@ class Request(Config):
 
     experiment: Experiment
     max_seconds: float = 0.0  # time that the training should fit into; 0: as long as it takes
+    auto_learning_rate: bool = False  # optimizer.learning_rate is found by a range test
 
 
 @dataclass(frozen=True)
