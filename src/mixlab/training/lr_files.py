@@ -1,7 +1,5 @@
 """What a range test leaves behind: a picture of loss over rate, and its numbers as CSV and JSON."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,10 @@ from mixlab import durable
 from mixlab.evaluation import pictures
 from mixlab.experiment import Experiment
 from mixlab.models import catalogue
+from mixlab.run.table import as_csv
 from mixlab.training.lr_range import RangeTest
 
-COLUMNS = ("learning_rate", "smoothed_loss", "loss")
+COLUMNS: tuple[str, ...] = ("learning_rate", "smoothed_loss", "loss")
 
 
 def label(experiment: Experiment) -> str:
@@ -29,11 +28,9 @@ def write(folder: Path, experiment: Experiment, found: RangeTest) -> Path:
     """
     picture = folder / "lr_range.png"
     draw(picture, found, f"Range test: {label(experiment)}, {experiment.optimizer.name}, seed {experiment.seed}")
-    text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    rows.writerows(zip(found.rates, found.losses, found.raw_losses, strict=True))
-    durable.write_bytes(folder / "lr_range.csv", text.getvalue().encode())
+    columns = zip(found.rates, found.losses, found.raw_losses, strict=True)
+    table = [dict(zip(COLUMNS, numbers, strict=True)) for numbers in columns]
+    durable.write_bytes(folder / "lr_range.csv", as_csv(table))
     durable.write_json(folder / "lr_range.json", as_values(found))
     return picture
 
