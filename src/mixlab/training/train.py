@@ -12,7 +12,7 @@ from mixlab.errors import Interrupted, TrainingError
 from mixlab.experiment import Experiment
 from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Request, Run, open_run
-from mixlab.training import lr_files
+from mixlab.training import lr_files, tensorboard
 from mixlab.training.finish import finish
 from mixlab.training.loop import save, train_to_end
 from mixlab.training.lr_range import RangeTest, Sweep, measure
@@ -22,6 +22,7 @@ from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
 from mixlab.training.signals import StopSignals
 from mixlab.training.state import TrainState, fresh_model, state_of
+from mixlab.training.step import network_inputs
 from mixlab.training.weights import freeze, load_weights
 
 
@@ -126,6 +127,8 @@ def _train(run: Run, options: Options, screen: Screen) -> None:
     report_unreadable(session)
     note_changes(session)
     state = _restore_or_start(session)
+    if options.tensorboard:
+        _begin_tensorboard(session, state)
     with session.stop:
         try:
             train_to_end(session, state)
@@ -134,6 +137,8 @@ def _train(run: Run, options: Options, screen: Screen) -> None:
             raise Interrupted(
                 f"{interruption}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}"
             ) from None
+    if options.tensorboard:
+        tensorboard.log_filters(run, state.shipped, state.step)
     finish(run, experiment, data, device, state, options.workers)
     screen.say(f"finished {run.folder}")
 
@@ -185,3 +190,14 @@ def _restore_or_start(session: Session) -> TrainState:
         session.screen.say(f"resumed  at step {state.step:,} of {experiment.steps(len(session.data.train)):,}")
     run.cut_metrics(state.epoch)
     return state
+
+
+def _begin_tensorboard(session: Session, state: TrainState) -> None:
+    """Log the batch of step 0 where it is yet to come; a file that cannot be read is missing from it."""
+    tensorboard.begin(session.run, state.step)
+    experiment, data = session.experiment, session.data
+    if state.step == 0:
+        batch = data.train.batch(experiment.order(len(data.train), epoch=0)[0])
+        if len(batch.indices):
+            images, labels = batch.images.to(session.device), batch.labels.to(session.device)
+            tensorboard.log_inputs(session.run, network_inputs(experiment, data.spec, images, labels, step=0)[0])
