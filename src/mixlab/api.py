@@ -1,5 +1,6 @@
 """The names of `import mixlab`: verbs that do what the commands do, and return what the commands print."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ from mixlab.errors import RunError
 from mixlab.evaluation import evaluate as evaluation
 from mixlab.evaluation.classifier import Answer, Classifier
 from mixlab.evaluation.evaluate import Evaluation
-from mixlab.experiment import Experiment, compose
+from mixlab.experiment import Experiment, compose, compose_auto
 from mixlab.models.catalogue import create_model
 from mixlab.run import bundle
 from mixlab.run.folder import Run, find_run
 from mixlab.training import train as training
+from mixlab.training.lr_range import RangeTest, Sweep
 from mixlab.training.session import Options
 
 __all__ = [
@@ -20,15 +22,18 @@ __all__ = [
     "Classifier",
     "Evaluation",
     "Experiment",
+    "RangeTest",
     "Run",
     "create_model",
     "evaluate",
+    "find_learning_rate",
     "load",
     "resume",
     "train",
 ]
 
-OPTIONS = set(Options.__dataclass_fields__)
+OPTIONS = set(Options.__dataclass_fields__) - {"auto_learning_rate"}
+SHORT = {"lr": "optimizer.learning_rate", "learning_rate": "optimizer.learning_rate"}
 
 
 def train(recipe: str | Path = "", /, **values: Any) -> Run:
@@ -36,17 +41,33 @@ def train(recipe: str | Path = "", /, **values: Any) -> Run:
 
     Args:
         recipe: a TOML file; without one, the recipe of the data set.
-        values: fields of the experiment, nested ones as `model={"dim": 64}` or `**{"model.dim": 64}`; and what does
+        values: fields of the experiment, nested ones as `model={"dim": 64}` or `**{"model.dim": 64}`; `lr`, or
+            `learning_rate`, a number or "auto" (found by a range test), for `optimizer.learning_rate`; and what does
             not decide the result: device, workers, out, name, new, quiet, stream, strict, max_seconds, save_seconds,
             tensorboard.
 
     Raises:
         MixlabError: with one line that says what was given, what was expected and what to do.
     """
-    options = {key: values.pop(key) for key in OPTIONS & values.keys()}
-    if "out" in options:
-        options["out"] = Path(options["out"])
-    return training.train(compose(recipe, values, ()), Options(**options))
+    options = _take_options(values)
+    experiment, auto = compose_auto(recipe, {SHORT.get(key, key): value for key, value in values.items()}, ())
+    return training.train(experiment, replace(options, auto_learning_rate=auto))
+
+
+def find_learning_rate(recipe: str | Path = "", /, **values: Any) -> RangeTest:
+    """Train for a few steps while the learning rate rises, and suggest rates; writes nothing.
+
+    Args:
+        recipe: as for `train`.
+        values: as for `train`; and of the test: low and high (rates of the first and the last step), steps, shape
+            ("exponential" or "linear").
+
+    Raises:
+        MixlabError: with one line that says what was given, what was expected and what to do.
+    """
+    sweep = Sweep.parse({key: values.pop(key) for key in Sweep.model_fields.keys() & values.keys()})
+    options = _take_options(values)
+    return training.find_learning_rate(compose(recipe, values, ()), options, sweep)
 
 
 def resume(place: str | Path, **options: Any) -> Run:
@@ -82,3 +103,11 @@ def evaluate(
     if not run.is_finished:
         raise RunError(f"{run.folder} is not finished; go on with: mixlab train --resume {run.folder}")
     return evaluation.evaluate(run, split, other, device, workers)
+
+
+def _take_options(values: dict[str, Any]) -> Options:
+    """Take out of `values` what does not decide a result."""
+    options = {key: values.pop(key) for key in OPTIONS & values.keys()}
+    if "out" in options:
+        options["out"] = Path(options["out"])
+    return Options(**options)

@@ -6,8 +6,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from mixlab import randomness
 from mixlab.config import Config, assign, merge, parse_override, read_toml
 from mixlab.data import catalogue as data_sets
 from mixlab.data.augmentation import AugmentationConfig
@@ -20,6 +22,7 @@ from mixlab.optim.optimizers import AdamWConfig, OptimizerConfig
 from mixlab.optim.schedules import OneCycleConfig, ScheduleConfig
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Recipe = Path | str | Mapping[str, Any]
 
 
 class Experiment(Config):
@@ -63,6 +66,11 @@ class Experiment(Config):
         """Return the number of optimiser steps for so many training images; an epoch leaves out its remainder."""
         return max(round(self.epochs * self.steps_per_epoch(images)), 1)
 
+    def order(self, images: int, epoch: int) -> list[np.ndarray]:
+        """Return the indices of each batch of an epoch, of so many training images."""
+        drawn, size = randomness.permutation(images, self.seed, "order", epoch), self.batch_size
+        return [drawn[place * size : (place + 1) * size] for place in range(self.steps_per_epoch(images))]
+
     def schedule_steps(self, images: int) -> int:
         return max(round((self.schedule_epochs or self.epochs) * self.steps_per_epoch(images)), 1)
 
@@ -97,17 +105,20 @@ def compose(recipe: Path | str | Mapping[str, Any], values: Mapping[str, Any], o
     Raises:
         UsageError, DataError: as `parse_experiment`.
     """
-    given: dict[str, Any] = {}
-    for key, value in values.items():
-        assign(given, key.split("."), value)
-    for word in overrides:
-        assign(given, *parse_override(word))
-    if isinstance(recipe, Mapping):
-        return parse_experiment(_lay(dict(recipe), given))
-    if recipe:
-        return parse_experiment(_lay(read_recipe(recipe), given))
-    data = data_sets.expand(given.get("data", "digits"))
-    return parse_experiment(_lay(read_recipe(data["name"]), given | {"data": data}))
+    return parse_experiment(_compose(recipe, values, overrides))
+
+
+def compose_auto(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[str]) -> tuple[Experiment, bool]:
+    """Do as `compose`, and return too whether optimizer.learning_rate is "auto": to be measured before step 0.
+
+    The experiment has the optimiser's default then, so that it does not depend on a number that nobody uses.
+    """
+    laid = _compose(recipe, values, overrides)
+    optimizer = laid.get("optimizer")
+    if not isinstance(optimizer, dict) or optimizer.get("learning_rate") != "auto":
+        return parse_experiment(laid), False
+    kept = {key: value for key, value in optimizer.items() if key != "learning_rate"}
+    return parse_experiment(laid | {"optimizer": kept}), True
 
 
 def read_recipe(recipe: Path | str) -> dict[str, Any]:
@@ -120,6 +131,20 @@ def read_recipe(recipe: Path | str) -> dict[str, Any]:
     if Path(recipe).suffix != ".toml" and built_in.is_file():
         return tomllib.loads(built_in.read_text(encoding="utf-8"))
     return read_toml(Path(recipe))
+
+
+def _compose(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for key, value in values.items():
+        assign(given, key.split("."), value)
+    for word in overrides:
+        assign(given, *parse_override(word))
+    if isinstance(recipe, Mapping):
+        return _lay(dict(recipe), given)
+    if recipe:
+        return _lay(read_recipe(recipe), given)
+    data = data_sets.expand(given.get("data", "digits"))
+    return _lay(read_recipe(data["name"]), given | {"data": data})
 
 
 def _lay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

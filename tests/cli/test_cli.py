@@ -99,6 +99,17 @@ def test_predict_reports_a_bad_file_in_its_row_and_goes_on(call, pictures: Path,
         (["train", "--save-every", "soon"], 2, "--save-every soon"),
         (["train", "--resume", "none", "--dry-run"], 2, "leave out --dry-run"),
         (["train", "data.image_size=100000"], 2, "data.image_size=100000"),
+        (["train", "--lr", "fast"], 2, "'fast' is neither a number nor auto"),
+        (["train", "--resume", "none", "--lr", "auto"], 2, "leave out --lr"),
+        (["lr-fnd"], 2, "No such command 'lr-fnd'. Did you mean 'lr-find'?"),
+        (["lr-find", "--form", "1e-5"], 2, "--from"),
+        (["lr-find", "--from", "0.1", "--to", "0.01"], 2, "the rate must rise, and does not from 0.1 to 0.01"),
+        (["lr-find", "--from", "0.2"], 2, "the rate must rise, and does not from 0.2 to 0.1"),
+        (["lr-find", "--from", "0"], 2, "--from"),
+        (["lr-find", "--steps", "5"], 2, "--steps"),
+        (["lr-find", "--shape", "cubic"], 2, "'cubic' is not one of"),
+        (["lr-find", "model.kernal_size=9"], 2, "did you mean kernel_size?"),
+        (["lr-find", "--data", "./brids"], 1, "brids does not exist"),
         (["models", "show", "convmixer_256_8", "nonsense.dim=5"], 2, "unknown key nonsense.dim"),
     ],
 )
@@ -132,6 +143,32 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(call, pictures: Path, tmp_
     assert "28 training, 6 validation, 6 test images" in out
     assert "parameters" in out
     assert not (tmp_path / "runs").exists()
+
+
+def test_lr_find_prints_points_suggestions_and_its_picture(call, pictures: Path):
+    words = ("lr-find", "--data", str(pictures), *SMALL, "--from", "1e-5", "--steps", "40")
+    code, out, err = call(*words)
+    assert code == 0, err
+    assert len(out.splitlines()) > 12
+    assert "steepest fall" in out
+    assert "minimum / 10" in out
+    folder = Path("runs/lr-find-pictures-convmixer_custom")
+    assert out.splitlines()[-1].endswith(f"{folder}/lr_range.png")
+    assert {path.name for path in folder.iterdir()} == {"lr_range.png", "lr_range.csv", "lr_range.json"}
+    found = json.loads(call(*words, "--json")[1])
+    assert found["rates"][0] == pytest.approx(1e-5)
+    assert f"{found['steepest']:g}" in out
+    assert (found["folder"], len(found["losses"])) == (str(folder), 40)
+    code, out, _ = call("runs", "list")
+    assert (code, "holds no runs yet" in out) == (0, True)
+
+
+def test_lr_auto_starts_and_returns_one_run(call, pictures: Path):
+    first, again = (json.loads(train(call, pictures, "--lr", "auto", "--json")[1]) for _ in range(2))
+    assert first == again
+    assert "-auto_lr-" in first["run"]
+    code, out, _ = call("runs", "show", first["run"])
+    assert (code, "optimizer.learning_rate = 0.01\n" in out) == (0, False)
 
 
 def test_models_can_be_listed_and_shown(call):
@@ -189,6 +226,7 @@ def test_every_command_explains_itself(call):
         ["train"],
         ["evaluate"],
         ["predict"],
+        ["lr-find"],
         ["models", "show"],
         ["runs", "rm"],
         ["data", "check"],

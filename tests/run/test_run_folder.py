@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 from pathlib import Path
@@ -86,6 +87,24 @@ def test_metrics_are_cut_back_to_the_checkpoint_and_half_lines_forgotten(tmp_pat
     assert (run.folder / "metrics.jsonl").read_bytes() == whole
     run.cut_metrics(2)
     assert [row["step"] for row in run.metrics()] == [10, 20]
+
+
+def rows_of_csv(run: Run) -> list[dict]:
+    with (run.folder / "metrics.csv").open(newline="") as file:
+        return [{name: json.loads(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+
+def test_the_csv_has_the_rows_of_the_jsonl_to_the_last_digit(tmp_path: Path):
+    run = opened(tmp_path)
+    run.cut_metrics(0)
+    assert rows_of_csv(run) == []
+    for step in (10, 20, 30):
+        run.add_metrics({"step": step, "train_loss": 0.1 + 0.2, "learning_rate": 1e-17 / step})
+        assert rows_of_csv(run) == run.metrics()
+    (run.folder / "metrics.csv").write_text("half a")  # a killed writer leaves the one before, and never half; yet
+    run.cut_metrics(2)
+    assert rows_of_csv(run) == run.metrics()
+    assert len(run.metrics()) == 2
 
 
 def checkpoint(step: int) -> Checkpoint:

@@ -74,7 +74,7 @@ def fingerprint(run: Path) -> str:
     """Return the SHA-256 of everything that must not depend on interruptions."""
     newest = max((run / "checkpoints").glob("0*"))
     files = [newest / "tensors.safetensors", newest / "state.json", run / "bundle" / "model.safetensors"]
-    files += [run / "metrics.jsonl", run / "summary.json"]
+    files += [run / name for name in ("metrics.jsonl", "metrics.csv", "summary.json")]
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 

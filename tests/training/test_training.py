@@ -50,7 +50,7 @@ def content(run: Run) -> dict[str, bytes]:
     """Everything of a run that must not depend on where it was interrupted."""
     newest = max((run.folder / "checkpoints").glob("0*"))
     files = [newest / "tensors.safetensors", newest / "state.json", run.bundle / "model.safetensors"]
-    files += [run.folder / "metrics.jsonl", run.folder / "summary.json"]
+    files += [run.folder / name for name in ("metrics.jsonl", "metrics.csv", "summary.json")]
     return {str(path.relative_to(run.folder)): path.read_bytes() for path in files}
 
 
@@ -75,7 +75,7 @@ def test_training_learns_and_returns_what_is_finished(tiny: dict, options: Optio
     assert train(parse_experiment(tiny | {"epochs": 6}), options) == run
     assert content(run) == before
     expected = {"experiment.json", "request.json", "environment.json", "command.txt", "metrics.jsonl", "timing.jsonl"}
-    expected |= {"train.log", "checkpoints", "summary.json", "bundle", "plots", "splits.json"}
+    expected |= {"train.log", "metrics.csv", "checkpoints", "summary.json", "bundle", "plots", "splits.json"}
     assert expected <= {path.name for path in run.folder.iterdir()}
 
 
@@ -277,15 +277,6 @@ def test_checkpoints_inside_an_epoch_change_nothing(tiny: dict, options: Options
     often = Options(device="cpu", workers=0, out=options.out / "often", quiet=True, save_seconds=0.0)
     experiment = parse_experiment(tiny | EVERYTHING)
     assert content(train(experiment, often)) == content(train(experiment, options))
-
-
-def test_tensorboard_holds_one_scalar_for_each_metric(tiny: dict, options: Options):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    run = train(parse_experiment(tiny), Options(device="cpu", out=options.out, quiet=True, tensorboard=True))
-    events = accumulator.EventAccumulator(str(run.folder / "tensorboard")).Reload()
-    assert {"train/loss", "validation/top1", "learning/rate"} <= set(events.Tags()["scalars"])
-    logged = [event.value for event in events.Scalars("train/loss")]
-    assert logged == pytest.approx([row["train_loss"] for row in run.metrics()])
 
 
 def test_experiments_do_not_depend_on_the_clock_or_the_global_generators(tiny: dict, options: Options):

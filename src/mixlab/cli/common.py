@@ -3,13 +3,25 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from mixlab.errors import UsageError
 
+EXPERIMENT = {  # flag -> key of the experiment
+    "data": "data",
+    "model": "model",
+    "batch_size": "batch_size",
+    "weight_decay": "optimizer.weight_decay",
+    "optimizer": "optimizer.name",
+    "seed": "seed",
+    "precision": "precision",
+    "weights": "weights",
+    "accumulate": "accumulate",
+    "ignore_unknown_classes": "data.ignore_unknown_classes",
+}
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else to stderr.")
@@ -22,6 +34,34 @@ ignore_unknown_classes = click.option(
     help="Leave out pictures of classes that the training pictures do not have.",
 )
 workers = click.option("--workers", default=2, show_default=True, type=click.IntRange(0), help="Decoding processes.")
+
+
+_EXPERIMENT_OPTIONS = (
+    click.option(
+        "-c", "--recipe", default="", metavar="FILE", help="TOML file to start from; else the data set's own."
+    ),
+    click.option("--data", metavar="NAME|FOLDER", help="digits, cifar10, imagenette160, ... or a folder of pictures."),
+    click.option("--model", metavar="NAME", help="Such as convmixer_256_8 (mixlab models list)."),
+    click.option("--batch-size", type=int, help="Pictures of one optimiser step."),
+    click.option("--accumulate", type=int, help="Parts a batch is computed in, where memory is short."),
+    click.option("--optimizer", metavar="NAME", help="adamw, adam or sgd."),
+    click.option("--weight-decay", type=float),
+    click.option("--seed", type=int, help="Decides weights, order, augmentation and the validation pictures."),
+    click.option("--precision", metavar="TYPE", help="float32, bfloat16 or float16."),
+    click.option("--weights", metavar="FILE|RUN", help="Start from trained weights; new head where classes differ."),
+)
+
+
+def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags of `EXPERIMENT` and the recipe's."""
+    for option in reversed(_EXPERIMENT_OPTIONS):
+        command = option(command)
+    return command
+
+
+def experiment_values(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the experiment's values by key, of the flags that were given."""
+    return {key: options[flag] for flag, key in EXPERIMENT.items() if options[flag] is not None}
 
 
 def print_json(value: Any) -> None:

@@ -1,5 +1,6 @@
 """`mixlab train`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,36 +8,26 @@ import click
 
 from mixlab.cli import common
 
-FLAGS = {
-    "data": "data",
-    "model": "model",
-    "epochs": "epochs",
-    "batch_size": "batch_size",
-    "lr": "optimizer.learning_rate",
-    "weight_decay": "optimizer.weight_decay",
-    "optimizer": "optimizer.name",
-    "seed": "seed",
-    "precision": "precision",
-    "weights": "weights",
-    "accumulate": "accumulate",
-    "ignore_unknown_classes": "data.ignore_unknown_classes",
-}
+FLAGS = {**common.EXPERIMENT, "epochs": "epochs", "lr": "optimizer.learning_rate"}
+
+
+class RateOrAuto(click.ParamType):
+    name = "RATE|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        if value == "auto":
+            return "auto"
+        try:
+            return float(value)
+        except ValueError:
+            return self.fail(f"{value!r} is neither a number nor auto.", param, ctx)
 
 
 @click.command(short_help="Train a model, or go on with a training.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("-c", "--recipe", default="", metavar="FILE", help="TOML file to start from; else the data set's own.")
-@click.option("--data", metavar="NAME|FOLDER", help="digits, cifar10, imagenette160, ... or a folder of pictures.")
-@click.option("--model", metavar="NAME", help="Such as convmixer_256_8 (mixlab models list).")
+@common.experiment_options
 @click.option("--epochs", type=float, help="Passes over the training pictures.")
-@click.option("--batch-size", type=int, help="Pictures of one optimiser step.")
-@click.option("--accumulate", type=int, help="Parts a batch is computed in, where memory is short.")
-@click.option("--lr", type=float, help="Peak learning rate.")
-@click.option("--weight-decay", type=float)
-@click.option("--optimizer", metavar="NAME", help="adamw, adam or sgd.")
-@click.option("--seed", type=int, help="Decides weights, order, augmentation and the validation pictures.")
-@click.option("--precision", metavar="TYPE", help="float32, bfloat16 or float16.")
-@click.option("--weights", metavar="FILE|RUN", help="Start from trained weights; new head where classes differ.")
+@click.option("--lr", type=RateOrAuto(), help="Peak learning rate; auto: found by a range test (mixlab lr-find).")
 @click.option("--max-time", default="", metavar="TIME", help="Fit the epochs into a time, such as 25m.")
 @click.option("--name", default="", help="Name of the run's folder.")
 @click.option("--new", is_flag=True, help="Start another run where this one exists.")
@@ -61,7 +52,7 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     model.kernel_size=9 or augmentation.mix.mixup=0.2.
     """
     from mixlab.data.downloads import fetch_missing
-    from mixlab.experiment import compose
+    from mixlab.experiment import compose_auto
     from mixlab.run.folder import find_run
     from mixlab.training import tensorboard
     from mixlab.training import train as training
@@ -74,7 +65,8 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
         run = training.resume(find_run(options["resume"], chosen.out), chosen)
         return _show(run, as_json, options["quiet"])
     values = {key: options[flag] for flag, key in FLAGS.items() if options[flag] is not None}
-    experiment = compose(options["recipe"], values, overrides)
+    experiment, auto = compose_auto(options["recipe"], values, overrides)
+    chosen = replace(chosen, auto_learning_rate=auto)
     if options["download"]:
         fetch_missing(experiment.data.name, getattr(experiment.data, "path", ""))
     if options["dry_run"]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mixlab import durable
 from mixlab.comparison.budget import Cost, cost_of, matched, with_budget
@@ -55,11 +56,7 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
         raise RunError(f"cannot make {folder}: {error.strerror}; choose another --out") from None
     durable.write_json(folder / "request.json", request.model_dump(mode="json"))
     durable.append_line(folder / "command.txt", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
-    tasks = [
-        Task(variant.name, variant.experiment.model_copy(update={"seed": seed}), _run_options(options, request.budget))
-        for seed in request.seeds
-        for variant in prepared
-    ]
+    tasks = [_task(variant, seed, options, request.budget) for seed in request.seeds for variant in prepared]
     say(f"compare  {len(prepared)} variants x {len(request.seeds)} seeds, {request.budget}: {len(tasks)} runs")
     outcomes = _train(tasks, jobs, say)
     outcomes = [_measured(outcome, options, say) for outcome in outcomes]
@@ -106,12 +103,7 @@ def match_parameters(variants: tuple[Variant, ...], name: str) -> tuple[Variant,
     return tuple(
         variant
         if variant.name == name
-        else Variant(
-            name=variant.name,
-            experiment=variant.experiment.model_copy(
-                update={"model": matched(variant.experiment.model, specs[variant.name], goal)}
-            ),
-        )
+        else _with(variant, model=matched(variant.experiment.model, specs[variant.name], goal))
         for variant in variants
     )
 
@@ -125,12 +117,18 @@ def _prepare(request: ComparisonRequest) -> list[Variant]:
         if key not in known:
             known[key] = experiment.data.load(0, carve_validation=experiment.protocol == "honest")
         cost: Cost = cost_of(experiment, known[key])
-        prepared.append(Variant(name=variant.name, experiment=with_budget(experiment, request.budget, cost)))
+        prepared.append(variant.model_copy(update={"experiment": with_budget(experiment, request.budget, cost)}))
     return prepared
 
 
-def _run_options(options: Options, budget: Budget) -> Options:
-    return replace(options, quiet=True, max_seconds=budget.amount if budget.kind == "time" else 0.0)
+def _with(variant: Variant, **fields: Any) -> Variant:
+    return variant.model_copy(update={"experiment": variant.experiment.model_copy(update=fields)})
+
+
+def _task(variant: Variant, seed: int, options: Options, budget: Budget) -> Task:
+    limit = budget.amount if budget.kind == "time" else 0.0
+    chosen = replace(options, quiet=True, max_seconds=limit, auto_learning_rate=variant.auto_learning_rate)
+    return Task(variant.name, variant.experiment.model_copy(update={"seed": seed}), chosen)
 
 
 def _train(tasks: list[Task], jobs: int, say: Say) -> list[Outcome]:

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from mixlab.config import Config, flatten, parse_override, read_toml
 from mixlab.errors import UsageError, did_you_mean
-from mixlab.experiment import Experiment, compose
+from mixlab.experiment import Experiment, compose_auto
 
 BudgetKind = Literal["own", "epochs", "images", "macs", "time"]
 KINDS = ("epochs", "images", "macs", "time")
@@ -30,6 +30,7 @@ class Budget(Config):
 class Variant(Config):
     name: str
     experiment: Experiment  # its seed is replaced by each of the comparison's
+    auto_learning_rate: bool = False  # found by a range test before each run
 
 
 class ComparisonRequest(Config):
@@ -80,7 +81,7 @@ def variants_of(
         overrides: "key=value" words of all variants.
 
     Raises:
-        UsageError, DataError: as `compose`.
+        UsageError, DataError: as `compose_auto`.
     """
     if file.variants and models:
         raise UsageError("the file names its variants; leave out --models, or the file's table of variants")
@@ -91,8 +92,10 @@ def variants_of(
         for choice in itertools.product(*([(key, value) for value in options] for key, options in vary)):
             label = " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, value in choice)]).strip()
             fields = {**flatten(file.experiment), **flatten(table), **values, **dict(choice)}
-            variants.append((label, compose(recipe, fields, overrides)))
-    return tuple(Variant(name=label or experiment.model.name, experiment=experiment) for label, experiment in variants)
+            experiment, auto = compose_auto(recipe, fields, overrides)
+            label = label or experiment.model.name
+            variants.append(Variant(name=label, experiment=experiment, auto_learning_rate=auto))
+    return tuple(variants)
 
 
 def parse_budget(text: str) -> Budget:

@@ -39,7 +39,7 @@ def confusion(path: Path, metrics: Metrics) -> None:
     classes = len(counts)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(max(3.0, classes * (0.52 if classes <= 20 else 0.15)), 16.0)  # inches, of the matrix alone
-    figure, axes = _figure(side + 2.4, side + 1.6)
+    figure, axes = panel(side + 2.4, side + 1.6)
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, ticks=[0, 1, 5, 10, 25, 50, 75, 100], shrink=0.8, pad=0.02, aspect=30)
     bar.set_label("share of the true class, %")
@@ -48,7 +48,7 @@ def confusion(path: Path, metrics: Metrics) -> None:
     _name_classes(axes, [each.name for each in metrics.per_class])
     if classes <= 20:
         _write_counts(axes, counts, shares)
-    _save(figure, path)
+    save(figure, path)
 
 
 def reliability(path: Path, before: ReliabilityBins, after: ReliabilityBins, temperature: float) -> None:
@@ -63,25 +63,25 @@ def reliability(path: Path, before: ReliabilityBins, after: ReliabilityBins, tem
     panels[0, 0].set_ylabel("accuracy, %")
     panels[1, 0].set_ylabel("images")
     panels[0, 0].legend(loc="upper left", frameon=False, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def per_class(path: Path, metrics: Metrics) -> None:
     """Draw each class's recall with its 95 % interval, lowest first, and its precision; the 100 lowest, where more."""
     rows = sorted(metrics.per_class, key=lambda each: each.recall.value if each.recall else math.inf)[:BARS]
     row_height = 0.3 if len(rows) <= 20 else 0.19  # inches
-    figure, axes = _figure(7.2, 1.6 + row_height * len(rows))
+    figure, axes = panel(7.2, 1.6 + row_height * len(rows))
     _recall_bars(axes, rows)
     precisions = [100 * row.precision.value if row.precision else math.nan for row in rows]
     axes.plot(precisions, range(len(rows)), "D", color=VERMILLION, mec="white", markersize=5, clip_on=False)
     axes.axvline(100 * metrics.top1.value, color=GREY, linestyle="--", linewidth=1, zorder=0)
-    axes.set_yticks(range(len(rows)), [_short(row.name, 28) for row in rows], fontsize=9 if len(rows) <= 20 else 7)
+    axes.set_yticks(range(len(rows)), [short(row.name, 28) for row in rows], fontsize=9 if len(rows) <= 20 else 7)
     axes.set(xlim=(0, 101), ylim=(len(rows) - 0.4, -0.6), xlabel="recall and precision, %")
     axes.tick_params(axis="y", length=0)
     left_out = "" if len(rows) == len(metrics.per_class) else f", the {len(rows)} lowest of {len(metrics.per_class):,}"
     axes.set_title(f"Recall by class{left_out}", loc="left", pad=24)
     _class_legend(axes, metrics.top1)
-    _save(figure, path)
+    save(figure, path)
 
 
 def curves(path: Path, rows: Rows) -> None:
@@ -113,7 +113,7 @@ def curves(path: Path, rows: Rows) -> None:
     for axes in (loss, accuracy, rate):
         _clean(axes)
     figure.align_ylabels()
-    _save(figure, path)
+    save(figure, path)
 
 
 def gallery(
@@ -151,12 +151,12 @@ def gallery(
             continue
         _show(axes, images[place])
         _caption(axes, classes, int(predictions[place]), int(labels[place]), float(confidences[place]))
-    figure.suptitle(_short(title, 80))
+    figure.suptitle(short(title, 80))
     figure.supxlabel("✓ right   ✗ wrong   %: confidence in the prediction", fontsize=8, color=GREY)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def panel(width: float, height: float) -> tuple[Figure, Axes]:
     """Return a figure of one panel, of a size in inches, that no other code can see."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
@@ -168,12 +168,12 @@ def _clean(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
 
 
-def _short(name: str, longest: int) -> str:
+def short(name: str, longest: int) -> str:
     """Return a name on one line with its middle left out where it is long, for names often differ at their ends."""
     name = " ".join(name.split())
     if len(name) > longest:
@@ -189,7 +189,7 @@ def _name_classes(axes: Axes, names: Sequence[str]) -> None:
         axes.set(xlabel="predicted class, index", ylabel="true class, index")
         return
     size = 9 if len(names) <= 20 else 7
-    shown = [_short(name, 22) for name in names]
+    shown = [short(name, 22) for name in names]
     axes.set_yticks(range(len(names)), shown, fontsize=size)
     if max(map(len, shown)) * len(names) <= 20:  # letters that fit beside each other under the matrix
         axes.set_xticks(range(len(names)), shown, fontsize=size)
@@ -292,7 +292,7 @@ def _caption(axes: Axes, classes: Sequence[str], predicted: int, true: int, conf
     colour, mark = (GREEN, "✓") if right else (VERMILLION, "✗")
     for spine in axes.spines.values():
         spine.set(color=colour, linewidth=2, linestyle="-" if right else "--")
-    text = f"{mark} {_short(classes[predicted], 18)}\n{100 * confidence:.0f} %"
+    text = f"{mark} {short(classes[predicted], 18)}\n{100 * confidence:.0f} %"
     if not right:
-        text += f", is {_short(classes[true], 14)}"
+        text += f", is {short(classes[true], 14)}"
     axes.set_xlabel(text, fontsize=7, color="black", labelpad=3, loc="left")

@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mixlab.evaluation.leaderboard import Leaderboard, Pair, Row
+from mixlab.evaluation.leaderboard import Leaderboard, Pair
 from mixlab.evaluation.metrics import ReliabilityBins
 from mixlab.reporting.figures import INK, MUTED, PAPER, SERIES, clean, figure, look
 
@@ -28,7 +28,9 @@ def curves(series: Mapping[str, Sequence[Curve]], y: str, percent: bool = True) 
             style = look(place) | ({} if few else {"marker": ""})
             axes.plot(epochs, mean, **style, markersize=4, linewidth=1.6, label=name)
             if len(values) > 1:
-                axes.fill_between(epochs, scale * values.min(0), scale * values.max(0), color=SERIES[place % 8], alpha=0.18, lw=0)
+                axes.fill_between(
+                    epochs, scale * values.min(0), scale * values.max(0), color=SERIES[place % 8], alpha=0.18, lw=0
+                )
         clean(axes, "epoch", y)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower right" if percent else "upper right")
@@ -48,7 +50,15 @@ def costs(found: Leaderboard) -> Markup:
             for place, row in enumerate(found.finished):
                 style = look(place) | {"linestyle": ""}
                 error = 100 * (row.deviation("top1") or 0)
-                axes.errorbar(max(cost(row), 1e-3), 100 * row.mean("top1"), yerr=error or None, capsize=3, markersize=7, label=row.name, **style)
+                axes.errorbar(
+                    max(cost(row), 1e-3),
+                    100 * row.mean("top1"),
+                    yerr=error or None,
+                    capsize=3,
+                    markersize=7,
+                    label=row.name,
+                    **style,
+                )
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(_decades())
             axes.xaxis.set_major_formatter(FuncFormatter(short))
@@ -66,7 +76,9 @@ def differences(pairs: Sequence[Pair]) -> Markup:
     with figure(8.6, 0.8 + 0.34 * len(pairs)) as (drawn, svg):
         axes = drawn.subplots()
         for place, pair in enumerate(pairs):
-            value, low, high = (100 * each for each in (pair.difference.value, pair.difference.low, pair.difference.high))
+            value, low, high = (
+                100 * each for each in (pair.difference.value, pair.difference.low, pair.difference.high)
+            )
             noise = pair.difference.verdict == "within noise"
             colour = MUTED if noise else SERIES[0]
             axes.plot([low, high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
@@ -89,8 +101,16 @@ def reliabilities(bins: Mapping[str, ReliabilityBins]) -> Markup:
             filled = found.count > 0
             share = found.count[filled] / found.count.sum()
             axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle="--")
-            axes.plot(100 * found.confidence[filled], 100 * found.accuracy[filled], color=SERIES[place % 8], linewidth=1)
-            axes.scatter(100 * found.confidence[filled], 100 * found.accuracy[filled], s=8 + 120 * share, color=SERIES[place % 8], zorder=3)
+            axes.plot(
+                100 * found.confidence[filled], 100 * found.accuracy[filled], color=SERIES[place % 8], linewidth=1
+            )
+            axes.scatter(
+                100 * found.confidence[filled],
+                100 * found.accuracy[filled],
+                s=8 + 120 * share,
+                color=SERIES[place % 8],
+                zorder=3,
+            )
             axes.set(xlim=(0, 103), ylim=(0, 103), aspect="equal", title=f"{_short(name)}\nECE {100 * found.ece:.1f} %")
             clean(axes)
         for axes in list(panels)[len(bins) :]:
@@ -162,5 +182,3 @@ def _aligned(seeds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
 
 def _short(name: str, longest: int = 24) -> str:
     return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"
-
-

@@ -26,7 +26,9 @@ def protocol(material: Material) -> Section:
         "budget": found.budget,
         "seeds": ", ".join(map(str, found.seeds)) + ": each decides weights, order, augmentation and validation images",
         "kept equal for a seed": "split, order of the images, augmentation",
-        "test images read": f"{min(readings)} to {max(readings)} times a run" if min(readings) < max(readings) else f"{readings[0]} time(s) a run",
+        "test images read": f"{min(readings)} to {max(readings)} times a run"
+        if min(readings) < max(readings)
+        else f"{readings[0]} time(s) a run",
         "batch size, precision": f"{experiment.batch_size}, {experiment.precision}",
         "augmentation": _augmentation(experiment),
         "optimiser, schedule": f"{experiment.optimizer.name}, {experiment.schedule.name}",
@@ -47,7 +49,9 @@ def commands(material: Material) -> Section:
     body = Markup("<pre>{}</pre>").format("\n".join(lines))
     rows = [(row.name, each.seed, each.run) for row in material.rows for each in row.runs]
     body += table(("model", "seed", "folder beside this one"), rows, numbers=(1,))
-    return Section("commands", "Commands", "The same command goes on where it stopped, and returns what is finished.", body)
+    return Section(
+        "commands", "Commands", "The same command goes on where it stopped, and returns what is finished.", body
+    )
 
 
 def threats(material: Material) -> Section:
@@ -62,7 +66,9 @@ def _threats(material: Material) -> Iterator[str]:
         yield (
             "Test images were watched after every epoch (protocol = published). The last epoch is reported; the best "
             "epoch's accuracy would be optimistic: "
-            + ", ".join(f"{row.name} {row.mean('best_watched'):.2%}" for row in material.rows if row.mean("best_watched"))
+            + ", ".join(
+                f"{row.name} {row.mean('best_watched'):.2%}" for row in material.rows if row.mean("best_watched")
+            )
             + "."
         )
     if len(found.seeds) < FEWEST_SEEDS:
@@ -70,9 +76,9 @@ def _threats(material: Material) -> Iterator[str]:
     if len(found.pairs) > 1:
         yield f"{len(found.pairs)} pairs are compared, each at 95 %: of 20 such claims between equals one is false."
     if "optimizer.learning_rate" not in found.differing and len(found.rows) > 1:
-        yield "All models were trained with one learning rate; none was tuned. One may deserve another (mixlab lr-find)."
+        yield "All models had one learning rate; none was tuned. One may deserve another (mixlab lr-find)."
     elif found.differing:
-        yield "Models differ in more than architecture: see the fields under protocol. None was tuned on this data here."
+        yield "Models differ in more than architecture (fields under protocol). None was tuned on this data here."
     if len(found.rows) > 1 and "epochs" not in found.differing:
         yield "The same number of epochs is not the same computing: see accuracy against cost."
     if max(row.parameters for row in material.rows) > 2 * min(row.parameters for row in material.rows):

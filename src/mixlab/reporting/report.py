@@ -81,9 +81,18 @@ def _page(title: str, material: Material) -> str:
     template = (importlib.resources.files("mixlab.reporting") / "report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     found = material.leaderboard
-    facts = [f"{len(found.rows)} {'model' if len(found.rows) == 1 else 'models'}", _seeds(found), found.budget, f"protocol: {found.protocol}"]
+    facts = [
+        f"{len(found.rows)} {'model' if len(found.rows) == 1 else 'models'}",
+        _seeds(found),
+        found.budget,
+        f"protocol: {found.protocol}",
+    ]
     return environment.from_string(template).render(
-        title=title, headline=found.headline(), facts=facts, sections=shown, style=Markup(_style())  # noqa: S704
+        title=title,
+        headline=found.headline(),
+        facts=facts,
+        sections=shown,
+        style=Markup(_style()),  # noqa: S704
     )
 
 

@@ -32,11 +32,18 @@ def disagreements(material: Material) -> Section | None:
             names = _won(material, first.name, second.name)
             if not names:
                 continue
-            shown = _gallery(material, first.name, names[:ARGUED], lambda name, second=second: material.predictions(second.name)[0][name])
+            shown = _gallery(
+                material,
+                first.name,
+                names[:ARGUED],
+                lambda name, second=second: material.predictions(second.name)[0][name],
+            )
             text = f"{first.name} right, {second.name} wrong: {len(names):,} images"
             parts.append(Markup("<h3>{}</h3>{}").format(text, shown))
     about = "Counted over all seeds; the caption is what the model that is wrong said, with its first seed."
-    return Section("disagreements", "Right for one, wrong for the other", about, Markup("").join(parts)) if parts else None
+    return (
+        Section("disagreements", "Right for one, wrong for the other", about, Markup("").join(parts)) if parts else None
+    )
 
 
 def mistakes(material: Material) -> Section | None:
@@ -47,7 +54,9 @@ def mistakes(material: Material) -> Section | None:
     if not wrong or material.data(best) is None:
         return None
     body = _gallery(material, best, wrong[:GALLERY], lambda name: found[name])
-    about = f"The surest of {len(wrong):,} mistakes of {best}, seed {material.rows[0].runs[0].seed}. Some are the label's."
+    about = (
+        f"The surest of {len(wrong):,} mistakes of {best}, seed {material.rows[0].runs[0].seed}. Some are the label's."
+    )
     return Section("mistakes", "Surest mistakes", about, body)
 
 
@@ -56,7 +65,9 @@ def data(material: Material) -> Section | None:
     best = material.rows[0].name
     found, experiment = material.data(best), material.first_run(best).experiment
     if found is None:
-        return Section("data", "The data", "The data is no longer where it was, or has changed: no pictures.", Markup(""))
+        return Section(
+            "data", "The data", "The data is no longer where it was, or has changed: no pictures.", Markup("")
+        )
     counts = {
         name: np.bincount(images.labels, minlength=found.spec.num_classes).tolist()
         for name, images in found.splits.items()
@@ -64,7 +75,8 @@ def data(material: Material) -> Section | None:
     parts = [Markup("<h3>Images of each class</h3>"), charts.class_counts(found.spec.classes, counts)]
     parts += [Markup("<h3>A batch as {} sees it</h3>").format(best), _batch(found, experiment)]
     parts += _cut(material, found)
-    about = f"{material.leaderboard.data}: {', '.join(f'{len(images):,} {name}' for name, images in found.splits.items())} images."
+    sizes = ", ".join(f"{len(images):,} {name}" for name, images in found.splits.items())
+    about = f"{material.leaderboard.data}: {sizes} images."
     return Section("data", "The data", about, Markup("").join(parts))
 
 
@@ -83,12 +95,18 @@ def weights(material: Material) -> Section | None:
         kernels = depthwise_kernels(model)
         if kernels:
             lines = [
-                Markup("<tr><th>{}</th><td>{}</td></tr>").format(name, _strip(each, name)) for name, each in kernels.items()
+                Markup("<tr><th>{}</th><td>{}</td></tr>").format(name, _strip(each, name))
+                for name, each in kernels.items()
             ]
             parts.append(
-                Markup('<h3>{}: depthwise kernels by depth</h3><table class="plain">{}</table>').format(row.name, Markup("").join(lines))
+                Markup('<h3>{}: depthwise kernels by depth</h3><table class="plain">{}</table>').format(
+                    row.name, Markup("").join(lines)
+                )
             )
-    about = "Weights of the first seed. Filters of three channels are shown in colour around grey; kernels blue below and red above zero, each scaled by its own largest weight."
+    about = (
+        "Weights of the first seed. Filters of three channels are shown in colour around grey, others and kernels blue "
+        "below and red above zero; each is scaled by its own largest weight."
+    )
     return Section("weights", "What they have learned to see", about, Markup("").join(parts)) if parts else None
 
 
@@ -107,12 +125,19 @@ def heat_maps(material: Material) -> Section | None:
     header = ["image", *[f"{row.name} ({heat_map_kind(material.model(row.name))})" for row in rows]]
     truth = [material.predictions(best)[0][name].label for name in names]
     lines = [
-        Markup("<tr><th>{}</th>{}</tr>").format(label, Markup("").join(Markup("<td>{}</td>").format(cell) for cell in line))
+        Markup("<tr><th>{}</th>{}</tr>").format(
+            label, Markup("").join(Markup("<td>{}</td>").format(cell) for cell in line)
+        )
         for label, line in zip(truth, zip(*columns, strict=True), strict=True)
     ]
     head = Markup("").join(Markup("<th>{}</th>").format(each) for each in ["true class", *header])
-    body = Markup('<div class="wide"><table class="plain"><thead><tr>{}</tr></thead>{}</table></div>').format(head, Markup("").join(lines))
-    about = "Brighter: counted more for the predicted class. Test images, one of each class, first seed. A heat map shows where evidence lies, not why."
+    body = Markup('<div class="wide"><table class="plain"><thead><tr>{}</tr></thead>{}</table></div>').format(
+        head, Markup("").join(lines)
+    )
+    about = (
+        "Brighter: counted more for the predicted class. Test images, one of each class, first seed. A heat map shows "
+        "where evidence lies, not why."
+    )
     return Section("looks", "What they look at", about, body)
 
 
@@ -136,7 +161,11 @@ def _won(material: Material, first: str, second: str) -> list[str]:
     """Return the images that the first gets right more often than the second, the clearest first."""
     ours, theirs = material.predictions(first), material.predictions(second)
     names = set(ours[0]).intersection(*ours, *theirs)
-    margin = {name: sum(each[name].right for each in ours) / len(ours) - sum(each[name].right for each in theirs) / len(theirs) for name in names}
+    margin = {
+        name: sum(each[name].right for each in ours) / len(ours)
+        - sum(each[name].right for each in theirs) / len(theirs)
+        for name in names
+    }
     won = [name for name, value in margin.items() if value > 0 and ours[0][name].right and not theirs[0][name].right]
     return sorted(won, key=lambda name: (-margin[name], -theirs[0][name].confidence, name))
 
@@ -150,14 +179,18 @@ def _gallery(material: Material, row: str, names: Sequence[str], said: Callable[
         prediction = said(name)
         caption = Markup("{}<br>is {}").format(_said(prediction), prediction.label)
         shown.append(
-            Markup('<figure title="{}">{}<figcaption>{}</figcaption></figure>').format(name, tiles.picture(pixels, name, width=84), caption)
+            Markup('<figure title="{}">{}<figcaption>{}</figcaption></figure>').format(
+                name, tiles.picture(pixels, name, width=84), caption
+            )
         )
     return Markup('<div class="gallery">{}</div>').format(Markup("").join(shown))
 
 
 def _said(prediction: Prediction) -> Markup:
     mark = "✓" if prediction.right else "✗"
-    return Markup('<span class="{}">{}</span> {} {:.0f} %').format("good" if prediction.right else "bad", mark, prediction.predicted, 100 * prediction.confidence)
+    return Markup('<span class="{}">{}</span> {} {:.0f} %').format(
+        "good" if prediction.right else "bad", mark, prediction.predicted, 100 * prediction.confidence
+    )
 
 
 def _batch(found: DataSet, experiment: Experiment) -> Markup:
@@ -178,7 +211,8 @@ def _batch(found: DataSet, experiment: Experiment) -> Markup:
 
 
 def _target(target: np.ndarray, classes: Sequence[str]) -> str:
-    order = [index for index in np.argsort(-target)[:2] if target[index] > 0.005]
+    """Return the classes of a target, with their shares where it was mixed."""
+    order = [int(index) for index in np.argsort(-target)[:2] if target[index] > 0.005]
     if len(order) == 1:
         return classes[order[0]]
     return ", ".join(f"{100 * target[index]:.0f} % {classes[index]}" for index in order)

@@ -92,11 +92,15 @@ def confusion(material: Material) -> Section:
     for row in material.rows[:6]:
         counts = material.confusion(row.name)
         shown = _matrix if len(counts) <= CONFUSION_CLASSES else _frequent
-        parts.append(Markup("<figure><figcaption>{}</figcaption>{}</figure>").format(row.name, shown(counts, material.classes)))
+        parts.append(
+            Markup("<figure><figcaption>{}</figcaption>{}</figure>").format(row.name, shown(counts, material.classes))
+        )
     about = "Rows: true class, columns: predicted class; images, summed over seeds."
     if len(material.classes) > CONFUSION_CLASSES:
         about = "The most frequent confusions, images summed over seeds."
-    return Section("confusion", "What they confuse", about, Markup('<div class="flow">{}</div>').format(Markup("").join(parts)))
+    return Section(
+        "confusion", "What they confuse", about, Markup('<div class="flow">{}</div>').format(Markup("").join(parts))
+    )
 
 
 def calibration(material: Material) -> Section:
@@ -115,7 +119,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequ
         return Markup("<{0}{1}>{2}</{0}>").format(tag, Markup(' class="n"') if place in numbers else "", escape(value))
 
     head = Markup("").join(cell("th", place, name) for place, name in enumerate(header))
-    lines = [Markup("<tr>{}</tr>").format(Markup("").join(cell("td", *each) for each in enumerate(row))) for row in rows]
+    lines = [
+        Markup("<tr>{}</tr>").format(Markup("").join(cell("td", *each) for each in enumerate(row))) for row in rows
+    ]
     return Markup('<div class="wide"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>').format(
         head, Markup("").join(lines)
     )
@@ -164,9 +170,7 @@ def _curves(material: Material, row: Row, key: str) -> list[list[tuple[float, fl
 def _recalls(material: Material, row: Row) -> dict[str, float]:
     counts = material.confusion(row.name)
     totals = counts.sum(1)
-    return {
-        name: counts[place, place] / totals[place] for place, name in enumerate(material.classes) if totals[place]
-    }
+    return {name: counts[place, place] / totals[place] for place, name in enumerate(material.classes) if totals[place]}
 
 
 def _matrix(counts: np.ndarray, classes: Sequence[str]) -> Markup:
@@ -183,7 +187,7 @@ def _matrix(counts: np.ndarray, classes: Sequence[str]) -> Markup:
             for column in range(len(classes))
         ]
         lines.append(Markup("<tr><th>{}</th>{}</tr>").format(name, Markup("").join(cells)))
-    head = Markup("").join(Markup('<th><span>{}</span></th>').format(name) for name in classes)
+    head = Markup("").join(Markup("<th><span>{}</span></th>").format(name) for name in classes)
     return Markup('<table class="matrix"><thead><tr><th></th>{}</tr></thead><tbody>{}</tbody></table>').format(
         head, Markup("").join(lines)
     )

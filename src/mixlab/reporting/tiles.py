@@ -24,9 +24,9 @@ def picture(pixels: Pixels, alt: str, width: int = 0) -> Markup:
     Image.fromarray(pixels.squeeze(2) if mode == "L" else pixels).save(buffer, format="PNG", optimize=True)
     source = base64.b64encode(buffer.getvalue()).decode()
     shown = width or max(72, min(pixels.shape[1], 160))
-    sharp = ' class="sharp"' if pixels.shape[1] < shown else ""
-    return Markup('<img src="data:image/png;base64,{}" alt="{}" width="{}" loading="lazy"{}>').format(
-        source, alt, shown, Markup(sharp)
+    kind = "sharp" if pixels.shape[1] < shown else "smooth"
+    return Markup('<img src="data:image/png;base64,{}" alt="{}" width="{}" loading="lazy" class="{}">').format(
+        source, alt, shown, kind
     )
 
 
@@ -66,7 +66,9 @@ def heat(pixels: Pixels, heat_map: NDArray[np.floating]) -> Pixels:
     """Lay a heat map with values in [0, 1] over an image; both are enlarged to 96 pixels or more."""
     side = max(96, pixels.shape[0])
     base = Image.fromarray(_coloured(pixels)).resize((side, side), Image.Resampling.NEAREST)
-    values = Image.fromarray((heat_map.clip(0, 1) * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
+    values = Image.fromarray((heat_map.clip(0, 1) * 255).astype(np.uint8)).resize(
+        (side, side), Image.Resampling.BILINEAR
+    )
     share = np.asarray(values, dtype=np.float64) / 255
     colour = mpl.colormaps["inferno"](share)[:, :, :3] * 255
     alpha = 0.25 + 0.45 * share[:, :, None]

@@ -21,6 +21,7 @@ from mixlab import durable
 from mixlab.config import Config, differences
 from mixlab.errors import MixlabError, RunError, did_you_mean
 from mixlab.experiment import Experiment, parse_experiment
+from mixlab.run.table import as_csv
 
 
 class Request(Config):
@@ -28,6 +29,7 @@ class Request(Config):
 
     experiment: Experiment
     max_seconds: float = 0.0  # time that the training should fit into; 0: as long as it takes
+    auto_learning_rate: bool = False  # optimizer.learning_rate is found by a range test
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class Run:
 
     def add_metrics(self, row: Mapping[str, Any]) -> None:
         durable.append_line(self.folder / "metrics.jsonl", json.dumps(row))
+        self._write_csv()
 
     def add_timing(self, row: Mapping[str, Any]) -> None:
         durable.append_line(self.folder / "timing.jsonl", json.dumps(row))
@@ -124,6 +127,7 @@ class Run:
         """Forget the rows that a checkpoint after so many epochs does not know of."""
         kept = self.metrics()[:epochs]
         durable.write_bytes(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
+        self._write_csv()
 
     def write_experiment(self, experiment: Experiment) -> None:
         """Write the resolved experiment; with it the folder is a run."""
@@ -178,6 +182,10 @@ class Run:
             yield
         finally:
             lock.release()
+
+    def _write_csv(self) -> None:
+        """Write metrics.csv anew from metrics.jsonl, so that it can never say something else."""
+        durable.write_bytes(self.folder / "metrics.csv", as_csv(self.metrics()))
 
     def _made(self, name: str) -> Path:
         path = self.folder / name

@@ -6,7 +6,6 @@ import time
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from mixlab import randomness
 from mixlab.data.images import Batch, Images
 from mixlab.data.loading import batches
 from mixlab.errors import DataError, TrainingError
@@ -51,12 +50,11 @@ def rate(experiment: Experiment, step: int, images: int) -> float:
 def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator[Batch, None, None]:
     experiment, images = session.experiment, session.data.train
     per_epoch = experiment.steps_per_epoch(len(images))
-    order = randomness.permutation(len(images), experiment.seed, "order", state.epoch)
     first = state.step - state.epoch * per_epoch
     last = until - state.epoch * per_epoch
     size = experiment.batch_size
-    chosen = [order[place * size : (place + 1) * size] for place in range(first, last)]
-    session.screen.start_epoch(state.epoch + 1, experiment.epochs, first, last)
+    chosen = experiment.order(len(images), state.epoch)[first:last]
+    session.screen.start(f"epoch {state.epoch + 1}/{experiment.epochs:g}", first, last)
     state.train_mode()
     saved = started = time.perf_counter()
     with contextlib.closing(batches(images, chosen, session.options.workers)) as found:

@@ -41,36 +41,58 @@ class Plan:
     step_seconds: float  # measured
     evaluation_seconds: float  # of one epoch's validation, extrapolated
     memory_bytes: int  # model, optimiser, activations and images held; an estimate
+    range_test_steps: int = 0  # before step 0, that choose the learning rate; 0: it is given
 
     @property
     def seconds(self) -> float:
-        return self.steps * self.step_seconds + max(round(self.epochs), 1) * self.evaluation_seconds
+        training = self.steps * self.step_seconds + max(round(self.epochs), 1) * self.evaluation_seconds
+        return training + self.range_test_seconds
+
+    @property
+    def range_test_seconds(self) -> float:
+        return self.range_test_steps * self.step_seconds
 
     def lines(self) -> list[str]:
         """Return the plan for people."""
         held = f"{self.validation_images:,} validation, {self.test_images:,} test"
+        first = f"range test of {self.range_test_steps} steps before step 0, about {duration(self.range_test_seconds)}"
         return [
             f"data     {self.data}: {self.train_images:,} training, {held} images; "
             f"{self.classes} classes, {self.image_size} px",
             f"model    {self.model}: {self.parameters:,} parameters, {self.macs / 1e6:,.1f} M MACs per image",
             f"training {self.epochs:g} epochs, {self.steps:,} steps of {self.batch_size} images on {self.device}",
+            *([f"lr       auto: {first}"] if self.range_test_steps else []),
             f"estimate {duration(self.seconds)}, {self.memory_bytes / 2**30:.1f} GiB of memory",
         ]
 
 
 def resolve(
-    experiment: Experiment, data: DataSet, device: torch.device, max_seconds: float, workers: int
+    experiment: Experiment,
+    data: DataSet,
+    device: torch.device,
+    max_seconds: float,
+    workers: int,
+    range_test_steps: int = 0,
 ) -> tuple[Experiment, Plan]:
     """Return the experiment, with as many epochs as fit into the time where there is a limit, and its plan.
 
+    Args:
+        max_seconds: of everything; 0: as long as it takes.
+        range_test_steps: that will be taken before step 0; their time counts.
+
     Raises:
-        TrainingError: where not even ten steps fit.
+        TrainingError: where not even ten steps fit, or the range test takes more than half of the time.
         DataError: where the first pictures cannot be read.
     """
-    found = make_plan(experiment, data, device, workers)
+    found = replace(make_plan(experiment, data, device, workers), range_test_steps=range_test_steps)
     if not max_seconds:
         return experiment, found
-    fitted = fit_epochs(experiment, found, max_seconds)
+    if found.range_test_seconds > max_seconds / 2:
+        raise TrainingError(
+            f"the range test of --lr auto takes about {duration(found.range_test_seconds)}, more than half of "
+            f"{duration(max_seconds)}; give --lr a number, or more --max-time"
+        )
+    fitted = fit_epochs(experiment, found, max_seconds - found.range_test_seconds)
     return fitted, replace(found, epochs=fitted.epochs, steps=fitted.steps(len(data.train)))
 
 

@@ -14,9 +14,9 @@ from mixlab import durable
 
 
 class Screen:
-    """Lines go to standard error and the log; the bar only to a terminal."""
+    """Lines go to standard error and the log, where there is one; the bar only to a terminal."""
 
-    def __init__(self, log: Path, quiet: bool) -> None:
+    def __init__(self, log: Path | None, quiet: bool) -> None:
         self.log, self.quiet = log, quiet
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
@@ -35,10 +35,11 @@ class Screen:
         for line in [lines] if isinstance(lines, str) else lines:
             if not self.quiet:
                 self.console.print(line, markup=False)
-            durable.append_line(self.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
+            if self.log is not None:
+                durable.append_line(self.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
-    def start_epoch(self, epoch: int, epochs: float, done: int, steps: int) -> None:
-        self.bar.reset(self.task, description=f"epoch {epoch}/{epochs:g}", total=steps, completed=done, speed="")
+    def start(self, what: str, done: int, steps: int) -> None:
+        self.bar.reset(self.task, description=what, total=steps, completed=done, speed="")
 
     def advance(self, images_per_second: float) -> None:
         self.bar.update(self.task, advance=1, speed=f"{images_per_second:,.0f} img/s")

@@ -26,6 +26,7 @@ class Options:
     stream: bool = False  # decode files each time instead of keeping their pixels in memory
     strict: bool = False  # stop where an image cannot be read
     max_seconds: float = 0.0  # time that the training should fit into; 0: as long as it takes
+    auto_learning_rate: bool = False  # find optimizer.learning_rate by a range test before step 0
     save_seconds: float = 300.0  # time between checkpoints inside an epoch
     tensorboard: bool = False
 

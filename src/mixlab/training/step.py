@@ -29,7 +29,7 @@ def train_step(
         images: (batch, channels, side, side) on the model's device, uint8, or float32 in [0, 1].
         rate: learning rate of the step.
     """
-    inputs, targets = _prepare(experiment, spec, images, labels, state.step)
+    inputs, targets = network_inputs(experiment, spec, images, labels, state.step)
     randomness.seed_torch(images.device, experiment.seed, "step", state.step, "layers")
     for group in state.optimizer.param_groups:
         group["lr"] = rate
@@ -48,9 +48,10 @@ def train_step(
     state.step += 1
 
 
-def _prepare(
+def network_inputs(
     experiment: Experiment, spec: DataSpec, images: Tensor, labels: Tensor, step: int
 ) -> tuple[Float[Tensor, "batch channels size size"], Float[Tensor, "batch classes"]]:
+    """Return the augmented images, in [0, 1], and target probabilities of a batch of stored images at a step."""
     draws = draw(experiment.augmentation, spec.image_size, len(images), experiment.seed, step)
     floats = images.float() / 255 if images.dtype == torch.uint8 else images
     targets = functional.one_hot(labels.to(images.device), spec.num_classes).float()

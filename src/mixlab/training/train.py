@@ -10,17 +10,19 @@ from mixlab.config import digest
 from mixlab.data.catalogue import DataSet
 from mixlab.errors import Interrupted, TrainingError
 from mixlab.experiment import Experiment
-from mixlab.models import catalogue
 from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Request, Run, open_run
+from mixlab.training import lr_files, tensorboard
 from mixlab.training.finish import finish
 from mixlab.training.loop import save, train_to_end
+from mixlab.training.lr_range import RangeTest, Sweep, measure
 from mixlab.training.plan import Plan, resolve
 from mixlab.training.prepare import check_data, hold, note_changes, report_unreadable
 from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
 from mixlab.training.signals import StopSignals
 from mixlab.training.state import TrainState, fresh_model, state_of
+from mixlab.training.step import network_inputs
 from mixlab.training.weights import freeze, load_weights
 
 
@@ -33,7 +35,9 @@ def train(experiment: Experiment, options: Options) -> Run:
         TrainingError: where the loss is no longer finite.
         Interrupted: where a signal asked to stop; everything is saved.
     """
-    request = Request(experiment=experiment, max_seconds=options.max_seconds)
+    request = Request(
+        experiment=experiment, max_seconds=options.max_seconds, auto_learning_rate=options.auto_learning_rate
+    )
     run = open_run(request, options.name or default_name(request), options.out, options.new)
     return resume(run, options)
 
@@ -73,15 +77,40 @@ def plan(experiment: Experiment, options: Options) -> Plan:
     device = devices.choose_device(options.device)
     data = experiment.data.load(experiment.seed, carve_validation=experiment.protocol == "honest")
     check_data(data, experiment)
+    steps = Sweep().steps if options.auto_learning_rate else 0
     with _explained(experiment):
-        return resolve(experiment, data, device, options.max_seconds, options.workers)[1]
+        return resolve(experiment, data, device, options.max_seconds, options.workers, steps)[1]
+
+
+def find_learning_rate(experiment: Experiment, options: Options, sweep: Sweep) -> RangeTest:
+    """Return the range test of an experiment; writes nothing.
+
+    Raises:
+        UsageError: where the rates would not rise.
+        MixlabError: as `train`.
+    """
+    sweep.rates(experiment.optimizer)  # refuse before anything is read
+    device = devices.choose_device(options.device)
+    devices.make_deterministic(device)
+    data = experiment.data.load(experiment.seed, carve_validation=experiment.protocol == "honest")
+    check_data(data, experiment)
+    with Screen(None, options.quiet) as screen, _explained(experiment):
+        screen.say([f"note     {note}" for note in data.notes])
+        data = hold(data, device, options, screen)
+        found = measure(experiment, data, device, options.workers, sweep, screen)
+        if data.train.unreadable:
+            screen.say(
+                f"skipped  {len(data.train.unreadable)} files that cannot be read (mixlab data check names them)"
+            )
+    return found
 
 
 def default_name(request: Request) -> str:
     """Return the name of a request's folder, such as digits-convmixer_64_4-1a2b3c4d."""
     experiment = request.experiment
     limit = f"-{request.max_seconds:g}s" if request.max_seconds else ""
-    return f"{experiment.data.label}-{catalogue.published_name(experiment.model)}{limit}-{digest(experiment)}"
+    auto = "-auto_lr" if request.auto_learning_rate else ""
+    return f"{lr_files.label(experiment)}{limit}{auto}-{digest(experiment)}"
 
 
 def _train(run: Run, options: Options, screen: Screen) -> None:
@@ -98,6 +127,8 @@ def _train(run: Run, options: Options, screen: Screen) -> None:
     report_unreadable(session)
     note_changes(session)
     state = _restore_or_start(session)
+    if options.tensorboard:
+        _begin_tensorboard(session, state)
     with session.stop:
         try:
             train_to_end(session, state)
@@ -106,6 +137,8 @@ def _train(run: Run, options: Options, screen: Screen) -> None:
             raise Interrupted(
                 f"{interruption}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}"
             ) from None
+    if options.tensorboard:
+        tensorboard.log_filters(run, state.shipped, state.step)
     finish(run, experiment, data, device, state, options.workers)
     screen.say(f"finished {run.folder}")
 
@@ -115,13 +148,30 @@ def _resolve(run: Run, options: Options, data: DataSet, fingerprint: str, screen
     if (run.folder / "experiment.json").exists():
         return run.experiment
     asked, device = run.request, devices.choose_device(options.device)
-    experiment, found = resolve(asked.experiment, data, device, asked.max_seconds, options.workers)
+    steps = Sweep().steps if asked.auto_learning_rate else 0
+    experiment, found = resolve(asked.experiment, data, device, asked.max_seconds, options.workers, steps)
     screen.say(found.lines())
+    if asked.auto_learning_rate:
+        experiment = _choose_learning_rate(run, experiment, options, data, screen)
     names = {name: images.names for name, images in data.splits.items()}
     unreadable = {**data.train.unreadable, **data.validation.unreadable}
     run.write_splits({"fingerprint": fingerprint, **names, "unreadable": unreadable})
     run.write_experiment(experiment)
     return experiment
+
+
+def _choose_learning_rate(
+    run: Run, experiment: Experiment, options: Options, data: DataSet, screen: Screen
+) -> Experiment:
+    """Return the experiment with the rate that a range test suggests; nothing else of the test lasts."""
+    device = devices.choose_device(options.device)
+    found = measure(experiment, data, device, options.workers, Sweep(), screen)
+    picture = lr_files.write(run.plots, experiment, found)
+    rate = found.auto()
+    screen.say(f"lr       {rate:g}, by a range test of {len(found.rates)} steps: {picture}")
+    if found.note:
+        screen.say(f"note     {found.note}")
+    return experiment.model_copy(update={"optimizer": experiment.optimizer.model_copy(update={"learning_rate": rate})})
 
 
 def _restore_or_start(session: Session) -> TrainState:
@@ -140,3 +190,14 @@ def _restore_or_start(session: Session) -> TrainState:
         session.screen.say(f"resumed  at step {state.step:,} of {experiment.steps(len(session.data.train)):,}")
     run.cut_metrics(state.epoch)
     return state
+
+
+def _begin_tensorboard(session: Session, state: TrainState) -> None:
+    """Log the batch of step 0 where it is yet to come; a file that cannot be read is missing from it."""
+    tensorboard.begin(session.run, state.step)
+    experiment, data = session.experiment, session.data
+    if state.step == 0:
+        batch = data.train.batch(experiment.order(len(data.train), epoch=0)[0])
+        if len(batch.indices):
+            images, labels = batch.images.to(session.device), batch.labels.to(session.device)
+            tensorboard.log_inputs(session.run, network_inputs(experiment, data.spec, images, labels, step=0)[0])
