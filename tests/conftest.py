@@ -8,6 +8,7 @@ SHAPED = [
     "data.augmentation",
     "data.resample",
     "data.images",
+    "evaluation.explanation",
     "evaluation.inference",
     "training.step",
 ]
