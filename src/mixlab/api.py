@@ -1,9 +1,13 @@
 """The names of `import mixlab`: verbs that do what the commands do, and return what the commands print."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mixlab.comparison import compare as comparing
+from mixlab.comparison.compare import Comparison
+from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
 from mixlab.data import catalogue as data_sets
 from mixlab.errors import RunError
 from mixlab.evaluation import evaluate as evaluation
@@ -11,6 +15,7 @@ from mixlab.evaluation.classifier import Answer, Classifier
 from mixlab.evaluation.evaluate import Evaluation
 from mixlab.experiment import Experiment, compose, compose_auto
 from mixlab.models.catalogue import create_model
+from mixlab.reporting.report import write_run_report
 from mixlab.run import bundle
 from mixlab.run.folder import Run, find_run
 from mixlab.training import train as training
@@ -20,14 +25,17 @@ from mixlab.training.session import Options
 __all__ = [
     "Answer",
     "Classifier",
+    "Comparison",
     "Evaluation",
     "Experiment",
     "RangeTest",
     "Run",
+    "compare",
     "create_model",
     "evaluate",
     "find_learning_rate",
     "load",
+    "report",
     "resume",
     "train",
 ]
@@ -111,3 +119,53 @@ def _take_options(values: dict[str, Any]) -> Options:
     if "out" in options:
         options["out"] = Path(options["out"])
     return Options(**options)
+
+
+def compare(
+    models: Sequence[str] = (),
+    *,
+    data: str | Path = "",
+    seeds: int | Sequence[int] = 1,
+    budget: str = "",
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    file: str | Path = "",
+    recipe: str | Path = "",
+    match_parameters: str = "",
+    jobs: int = 1,
+    **values: Any,
+) -> Comparison:
+    """Train models, or variants, with several seeds under one budget, and say which differences hold.
+
+    Args:
+        models: names, each a variant.
+        seeds: how many, from 0 on, or which.
+        budget: of each run: "epochs=30", "images=1e6", "macs=1e15" or "time=10m"; "": the recipe's epochs.
+        vary: key path -> values; a variant for each combination, such as {"model.kernel_size": [3, 5]}.
+        file: TOML file with a table for each variant.
+        match_parameters: variant whose number of parameters the others get, by their width.
+        jobs: trainings at once.
+        values: as for `train`, for all variants.
+
+    Raises:
+        MixlabError: with one line that says what was given, what was expected and what to do.
+    """
+    options = _take_options(values)
+    given = {"recipe": str(recipe), "budget": budget, "match_parameters": match_parameters}
+    read = (read_file(Path(file)) if file else ComparisonFile()).model_copy(
+        update={name: value for name, value in given.items() if value} | ({"seeds": seeds} if seeds != 1 else {})
+    )
+    fields = {SHORT.get(key, key): value for key, value in values.items()} | ({"data": data} if data else {})
+    request = compose_request(read, models, list((vary or {}).items()), fields, ())
+    return comparing.compare(request, options, jobs)
+
+
+def report(place: str | Path, path: str | Path | None = None, root: Path = Path("runs")) -> Path:
+    """Write the report of a comparison's folder or of a run, and return its path.
+
+    Raises:
+        RunError: where there is neither, or it is not finished.
+    """
+    for folder in (Path(place).expanduser(), root / place):
+        if (folder / "leaderboard.json").is_file():
+            return comparing.read_comparison(folder).report(path or "")
+    return write_run_report(find_run(place, root), Path(path) if path else None)

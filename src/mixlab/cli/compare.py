@@ -53,7 +53,6 @@ def compare(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """
     from mixlab.comparison import compare as comparing
     from mixlab.data.downloads import fetch_missing
-    from mixlab.reporting.report import write_report
     from mixlab.training.session import Options
 
     request = _request(overrides, options)
@@ -64,7 +63,7 @@ def compare(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     chosen = Options(device=options["device"], workers=options["workers"], out=out)
     say = (lambda line: None) if options["quiet"] else (lambda line: click.echo(line, err=True))
     found = comparing.compare(request, chosen, options["jobs"], say)
-    report = write_report(found.folder, found.leaderboard)
+    report = found.report()
     if as_json:
         common.print_json({**found.leaderboard.model_dump(mode="json"), "report": str(report)})
     else:
@@ -103,42 +102,21 @@ def _spread(row: Any, what: str) -> str:
 
 
 def _request(overrides: tuple[str, ...], options: dict[str, Any]) -> Any:
-    from mixlab.comparison.compare import match_parameters
-    from mixlab.comparison.request import (
-        ComparisonFile,
-        ComparisonRequest,
-        parse_budget,
-        parse_seeds,
-        parse_vary,
-        read_file,
-        variants_of,
-    )
+    from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
+    from mixlab.comparison.request import parse_vary
 
     file = read_file(Path(options["file"])) if options["file"] else ComparisonFile()
-    if options["recipe"]:
-        file = file.model_copy(update={"recipe": options["recipe"]})
+    given = {name: options[name] for name in ("recipe", "budget", "match_parameters") if options[name]}
+    if options["seeds"]:
+        given["seeds"] = _seeds(options["seeds"])
     values = {key: options[flag] for flag, key in FLAGS.items() if options[flag] is not None}
     models = [name.strip() for name in options["models"].split(",") if name.strip()]
     vary = [parse_vary(word) for word in options["vary"]]
-    if not (models or vary or file.variants):
-        raise UsageError("nothing to compare: give --models A,B, --vary KEY=A,B or --file FILE")
-    variants = variants_of(file, models, vary, values, overrides)
-    matching = options["match_parameters"] or file.match_parameters
-    if matching:
-        variants = match_parameters(variants, matching)
-    return ComparisonRequest.parse(
-        {
-            "variants": variants,
-            "seeds": _seeds(options["seeds"]) if options["seeds"] else parse_seeds(file.seeds),
-            "budget": parse_budget(options["budget"] or file.budget),
-        }
-    )
+    return compose_request(file.model_copy(update=given), models, vary, values, overrides)
 
 
-def _seeds(text: str) -> tuple[int, ...]:
-    from mixlab.comparison.request import parse_seeds
-
+def _seeds(text: str) -> int | tuple[int, ...]:
     words = text.split(",")
     if not all(word.strip().isdigit() for word in words) or text.strip() == "0":
         raise UsageError(f"--seeds {text}: expected how many, such as 3, or which, such as 4,5,6")
-    return parse_seeds(int(text)) if len(words) == 1 else tuple(int(word) for word in words)
+    return int(text) if len(words) == 1 else tuple(map(int, words))

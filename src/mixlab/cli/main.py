@@ -18,6 +18,7 @@ from mixlab.cli.evaluate import evaluate
 from mixlab.cli.lr_find import lr_find
 from mixlab.cli.models import models
 from mixlab.cli.predict import predict
+from mixlab.cli.report import report
 from mixlab.cli.runs import runs
 from mixlab.cli.train import train
 from mixlab.errors import MixlabError
@@ -36,7 +37,7 @@ def mixlab(debug: bool) -> None:
     """
 
 
-for command in (train, compare, evaluate, predict, lr_find, models, runs, data, doctor):
+for command in (train, compare, evaluate, predict, report, lr_find, models, runs, data, doctor):
     mixlab.add_command(command)
 
 

@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mixlab import durable
-from mixlab.comparison.budget import Cost, cost_of, matched, with_budget
+from mixlab.comparison.budget import Cost, cost_of, with_budget
 from mixlab.comparison.request import Budget, ComparisonRequest, Variant
 from mixlab.comparison.workers import Outcome, Task, run_all
 from mixlab.config import digest
-from mixlab.errors import MixlabError, RunError, TrainingError, UsageError, did_you_mean
+from mixlab.errors import MixlabError, RunError, TrainingError
 from mixlab.evaluation import evaluate, leaderboard
 from mixlab.evaluation.leaderboard import SPLIT, Failure, Leaderboard
+from mixlab.reporting.report import write_report
 from mixlab.run.folder import Run
 from mixlab.training.plan import duration
 from mixlab.training.session import Options
@@ -34,6 +34,10 @@ class Comparison:
 
     folder: Path
     leaderboard: Leaderboard
+
+    def report(self, path: str | Path = "") -> Path:
+        """Write one HTML file, by default into the folder, and return its path."""
+        return write_report(self.folder, self.leaderboard, Path(path) if path else None)
 
 
 def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Say = lambda line: None) -> Comparison:
@@ -87,27 +91,6 @@ def read_comparison(folder: Path) -> Comparison:
         raise RunError(f"{path} cannot be read: {error}") from None
 
 
-def match_parameters(variants: tuple[Variant, ...], name: str) -> tuple[Variant, ...]:
-    """Return the variants at widths that give them as many parameters as the named one has.
-
-    Raises:
-        UsageError: for a name that is no variant, or a model that cannot be widened so far.
-    """
-    names = [variant.name for variant in variants]
-    if name not in names:
-        known = did_you_mean(name, names) or f"; variants are {', '.join(names)}"
-        raise UsageError(f"--match-parameters {name}: no variant has this name{known}")
-    specs = {variant.name: variant.experiment.data.load(0, carve_validation=True).spec for variant in variants}
-    pattern = next(variant for variant in variants if variant.name == name)
-    goal = cost_of(pattern.experiment, pattern.experiment.data.load(0, carve_validation=True)).parameters
-    return tuple(
-        variant
-        if variant.name == name
-        else _with(variant, model=matched(variant.experiment.model, specs[variant.name], goal))
-        for variant in variants
-    )
-
-
 def _prepare(request: ComparisonRequest) -> list[Variant]:
     """Return the variants with the epochs of the budget; every mistake in one of them shows here."""
     prepared, known = [], {}
@@ -119,10 +102,6 @@ def _prepare(request: ComparisonRequest) -> list[Variant]:
         cost: Cost = cost_of(experiment, known[key])
         prepared.append(variant.model_copy(update={"experiment": with_budget(experiment, request.budget, cost)}))
     return prepared
-
-
-def _with(variant: Variant, **fields: Any) -> Variant:
-    return variant.model_copy(update={"experiment": variant.experiment.model_copy(update=fields)})
 
 
 def _task(variant: Variant, seed: int, options: Options, budget: Budget) -> Task:

@@ -1,15 +1,14 @@
-"""What is compared: variants of an experiment, seeds and one budget, from flags or a TOML file."""
+"""What is compared: variants of an experiment, seeds and one budget."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator
 
-from mixlab.config import Config, flatten, parse_override, read_toml
+from mixlab.config import Config, parse_override
 from mixlab.errors import UsageError, did_you_mean
-from mixlab.experiment import Experiment, compose_auto
+from mixlab.experiment import Experiment
 
 BudgetKind = Literal["own", "epochs", "images", "macs", "time"]
 KINDS = ("epochs", "images", "macs", "time")
@@ -47,55 +46,6 @@ class ComparisonRequest(Config):
             if first.name == second.name or first.experiment == second.experiment:
                 raise ValueError(f"{first.name} and {second.name} are the same experiment; leave one out")
         return variants
-
-
-class ComparisonFile(Config):
-    """A comparison as people write it, in TOML."""
-
-    seeds: PositiveInt | tuple[NonNegativeInt, ...] = 1  # how many, from 0 on, or which
-    budget: str = ""  # such as "epochs=30" or "time=10m"
-    match_parameters: str = ""  # variant whose number of parameters the others get, by their width
-    recipe: str = ""  # recipe that `experiment` lies over; without both: the data set's own
-    experiment: dict[str, Any] = {}  # fields for all variants
-    variants: dict[str, dict[str, Any]] = {}  # name -> fields that differ
-
-
-def read_file(path: Path) -> ComparisonFile:
-    """Read a comparison file; raises UsageError naming the key, the value and the way out."""
-    return ComparisonFile.parse(read_toml(path))
-
-
-def variants_of(
-    file: ComparisonFile,
-    models: Sequence[str],
-    vary: Sequence[tuple[str, Sequence[Any]]],
-    values: Mapping[str, Any],
-    overrides: Sequence[str],
-) -> tuple[Variant, ...]:
-    """Return every variant of a file or of models, times every combination of the values to vary.
-
-    Args:
-        models: names of models, each a variant, where the file has no variants.
-        vary: pairs of a key path and its values.
-        values: fields of all variants, by key path (flags).
-        overrides: "key=value" words of all variants.
-
-    Raises:
-        UsageError, DataError: as `compose_auto`.
-    """
-    if file.variants and models:
-        raise UsageError("the file names its variants; leave out --models, or the file's table of variants")
-    recipe: str | dict[str, Any] = file.recipe or ({} if file.experiment else "")
-    tables: Mapping[str, Mapping[str, Any]] = file.variants or {name: {"model": name} for name in models} or {"": {}}
-    variants = []
-    for name, table in tables.items():
-        for choice in itertools.product(*([(key, value) for value in options] for key, options in vary)):
-            label = " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, value in choice)]).strip()
-            fields = {**flatten(file.experiment), **flatten(table), **values, **dict(choice)}
-            experiment, auto = compose_auto(recipe, fields, overrides)
-            label = label or experiment.model.name
-            variants.append(Variant(name=label, experiment=experiment, auto_learning_rate=auto))
-    return tuple(variants)
 
 
 def parse_budget(text: str) -> Budget:

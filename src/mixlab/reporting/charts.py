@@ -14,10 +14,16 @@ from mixlab.reporting.figures import INK, MUTED, PAPER, SERIES, clean, figure, l
 Curve = Sequence[tuple[float, float]]  # (epoch, value)
 
 
-def curves(series: Mapping[str, Sequence[Curve]], y: str, percent: bool = True) -> Markup:
-    """Draw the mean over seeds of each series, with a band from the lowest to the highest seed."""
+def curves(
+    series: Mapping[str, Sequence[Curve]], y: str, percent: bool = True, size: tuple[float, float] = (8.6, 4.2)
+) -> Markup:
+    """Draw the mean over seeds of each series, with a band from the lowest to the highest seed.
+
+    Args:
+        size: width and height, inches.
+    """
     scale = 100.0 if percent else 1.0
-    with figure(8.6, 4.2) as (drawn, svg):
+    with figure(*size) as (drawn, svg):
         axes = drawn.subplots()
         for place, (name, seeds) in enumerate(series.items()):
             epochs, values = _aligned(seeds)
@@ -52,7 +58,7 @@ def costs(found: Leaderboard) -> Markup:
                 error = 100 * (row.deviation("top1") or 0)
                 axes.errorbar(
                     max(cost(row), 1e-3),
-                    100 * row.mean("top1"),
+                    100 * (row.mean("top1") or 0),
                     yerr=error or None,
                     capsize=3,
                     markersize=7,
@@ -66,6 +72,7 @@ def costs(found: Leaderboard) -> Markup:
             axes.margins(x=0.25, y=0.2)
             clean(axes, name)
         panels[0].set_ylabel("test top-1, %")
+        panels[0].set_ylim(top=min(panels[0].get_ylim()[1], 101))
         handles, labels = panels[0].get_legend_handles_labels()
         drawn.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
         return svg()
@@ -132,7 +139,8 @@ def recalls(classes: Sequence[str], by_model: Mapping[str, Mapping[str, float]])
         for place, (model, found) in enumerate(by_model.items()):
             points = [(100 * found[name], line) for line, name in enumerate(hardest) if name in found]
             style = look(place) | {"linestyle": ""}
-            axes.plot(*zip(*points, strict=True), **style, markersize=6, alpha=0.9, label=model, clip_on=False)
+            shares, lines = zip(*points, strict=True)
+            axes.plot(shares, lines, **style, markersize=6, alpha=0.9, label=model, clip_on=False)
         axes.set_yticks(range(len(hardest)), [_short(name, 28) for name in hardest])
         axes.set_ylim(len(hardest) - 0.5, -0.5)
         clean(axes, "recall, % (mean over seeds)")

@@ -43,10 +43,11 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
 }
+ENLARGED = 1.55  # on the page, so that letters are as large as its text
 _numbers = itertools.count()
 
 
-def look(place: int) -> dict[str, object]:
+def look(place: int) -> Any:
     """Return colour, marker and line style of a series: none of the three has to be told from the others alone."""
     style = LINES[place % len(LINES)]
     return {"color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)], "linestyle": style}
@@ -63,7 +64,7 @@ def figure(width: float, height: float) -> Iterator[tuple[Figure, Callable[[], M
 def clean(axes: Axes, x: str = "", y: str = "") -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.tick_params(length=0)
+    axes.tick_params(which="both", length=0)
 
 
 def _svg(drawn: Figure) -> Markup:
@@ -77,5 +78,5 @@ def _svg(drawn: Figure) -> Markup:
     text = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}", text)
     for colour, name in VARIABLES.items():
         text = text.replace(colour, f"var(--{name})")
-    width = drawn.get_figwidth() * 72 * 1.25
+    width = drawn.get_figwidth() * 72 * ENLARGED
     return Markup(text.replace("<svg ", f'<svg role="img" style="max-width: {width:.0f}px" ', 1))  # noqa: S704

@@ -1,6 +1,6 @@
 """The sections of a report that say how it came about: protocol, commands, threats to validity."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -26,9 +26,7 @@ def protocol(material: Material) -> Section:
         "budget": found.budget,
         "seeds": ", ".join(map(str, found.seeds)) + ": each decides weights, order, augmentation and validation images",
         "kept equal for a seed": "split, order of the images, augmentation",
-        "test images read": f"{min(readings)} to {max(readings)} times a run"
-        if min(readings) < max(readings)
-        else f"{readings[0]} time(s) a run",
+        "test images read": _times(readings),
         "batch size, precision": f"{experiment.batch_size}, {experiment.precision}",
         "augmentation": _augmentation(experiment),
         "optimiser, schedule": f"{experiment.optimizer.name}, {experiment.schedule.name}",
@@ -72,7 +70,8 @@ def _threats(material: Material) -> Iterator[str]:
             + "."
         )
     if len(found.seeds) < FEWEST_SEEDS:
-        yield f"{len(found.seeds)} seed(s): how much training varies is not known; give --seeds 3 or more."
+        given = "One seed" if len(found.seeds) == 1 else f"{len(found.seeds)} seeds"
+        yield f"{given}: how much training varies is not known; give --seeds 3 or more."
     if len(found.pairs) > 1:
         yield f"{len(found.pairs)} pairs are compared, each at 95 %: of 20 such claims between equals one is false."
     if "optimizer.learning_rate" not in found.differing and len(found.rows) > 1:
@@ -89,6 +88,16 @@ def _threats(material: Material) -> Iterator[str]:
     if any(each.readings > 1 for row in material.rows for each in row.runs) and found.protocol == "honest":
         yield "Test images were read more than once for some run: a result that was chosen by looking is optimistic."
     yield "One data set, one machine. Duplicates between training and test images would favour whoever memorises."
+
+
+def _times(readings: Sequence[int]) -> str:
+    if set(readings) == {1}:
+        return "once a run, after the training"
+    return (
+        f"{min(readings)} to {max(readings)} times a run"
+        if min(readings) < max(readings)
+        else f"{readings[0]} times a run"
+    )
 
 
 def _selection(experiment: Experiment) -> str:

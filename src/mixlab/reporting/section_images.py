@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from mixlab.data.augmentation import augment, draw
 from mixlab.data.catalogue import DataSet
-from mixlab.evaluation import inference
+from mixlab.evaluation import explanation, inference
 from mixlab.evaluation.leaderboard import Row
 from mixlab.experiment import Experiment
 from mixlab.reporting import charts, tiles
@@ -82,17 +82,15 @@ def data(material: Material) -> Section | None:
 
 def weights(material: Material) -> Section | None:
     """Patch-embedding filters, and depthwise kernels by depth."""
-    from mixlab.evaluation.explanation import depthwise_kernels, patch_filters
-
     parts = []
     for row in material.rows[:MODELS]:
         model = material.model(row.name)
-        filters = patch_filters(model)
+        filters = explanation.patch_filters(model)
         if filters is not None:
             sheet = tiles.filters(filters)
             shown = tiles.picture(sheet, f"first filters of {row.name}", width=min(sheet.shape[1], 560))
             parts.append(Markup("<h3>{}: what reads the pixels</h3>{}").format(row.name, shown))
-        kernels = depthwise_kernels(model)
+        kernels = explanation.depthwise_kernels(model)
         if kernels:
             lines = [
                 Markup("<tr><th>{}</th><td>{}</td></tr>").format(name, _strip(each, name))
@@ -112,8 +110,6 @@ def weights(material: Material) -> Section | None:
 
 def heat_maps(material: Material) -> Section | None:
     """Where each model looks, on the same images."""
-    from mixlab.evaluation.explanation import heat_map_kind
-
     best = material.rows[0].name
     names = _one_of_each_class(material.predictions(best)[0], LOOKED_AT)
     seen = material.inputs(best, names)
@@ -122,7 +118,7 @@ def heat_maps(material: Material) -> Section | None:
     rows = material.rows[:MODELS]
     columns = [[tiles.picture(pixels, name, width=96) for pixels, name in zip(uint8(seen), names, strict=True)]]
     columns += [column for row in rows if (column := _heat_column(material, row, names))]
-    header = ["image", *[f"{row.name} ({heat_map_kind(material.model(row.name))})" for row in rows]]
+    header = ["image", *[f"{row.name} ({explanation.heat_map_kind(material.model(row.name))})" for row in rows]]
     truth = [material.predictions(best)[0][name].label for name in names]
     lines = [
         Markup("<tr><th>{}</th>{}</tr>").format(
@@ -142,14 +138,12 @@ def heat_maps(material: Material) -> Section | None:
 
 
 def _heat_column(material: Material, row: Row, names: Sequence[str]) -> list[Markup]:
-    from mixlab.evaluation.explanation import heat_maps as computed
-
     found = material.inputs(row.name, names)
     if found is None:
         return []
     predictions = material.predictions(row.name)[0]
     classes = np.array([material.classes.index(predictions[name].predicted) for name in names])
-    maps = computed(material.model(row.name), found, classes)
+    maps = explanation.heat_maps(material.model(row.name), found, classes)
     shown = []
     for pixels, heat, name in zip(uint8(found), maps, names, strict=True):
         picture = tiles.picture(tiles.heat(pixels, heat), f"{row.name} on {name}", width=96)
@@ -188,7 +182,7 @@ def _gallery(material: Material, row: str, names: Sequence[str], said: Callable[
 
 def _said(prediction: Prediction) -> Markup:
     mark = "✓" if prediction.right else "✗"
-    return Markup('<span class="{}">{}</span> {} {:.0f} %').format(
+    return Markup('<span class="{}">{}</span> {}, {:.0f} %').format(
         "good" if prediction.right else "bad", mark, prediction.predicted, 100 * prediction.confidence
     )
 

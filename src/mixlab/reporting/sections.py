@@ -11,6 +11,19 @@ from mixlab.reporting import charts
 from mixlab.reporting.material import Material
 
 CONFUSION_CLASSES = 20  # up to which the whole matrix is shown
+STANDINGS = (
+    "parameters",
+    "MACs",
+    "validation top-1",
+    "test top-1",
+    "95 % interval",
+    "test top-5",
+    "calibration error",
+    "images / s",
+    "training",
+)
+TOP5_CLASSES = 10  # above which top-5 accuracy says something
+SMALL = (4.9, 3.1)  # inches, of a chart beside another
 CONFUSIONS = 12  # most frequent ones, where it is not
 
 
@@ -24,32 +37,30 @@ class Section:
 
 def standings(material: Material) -> Section:
     rows = material.leaderboard.rows
-    header = (
-        "#", "model", "parameters", "MACs / image", "validation top-1", "test top-1", "95 % interval", "test top-5",
-        "loss, nats", "calibration error", "images / s", "training",
-    )  # fmt: skip
-    cells = [_standing(place, row, material) for place, row in enumerate(rows, 1)]
+    columns = [column for column in STANDINGS if column != "test top-5" or len(material.classes) > TOP5_CLASSES]
+    cells = [_standing(place, row, material, columns) for place, row in enumerate(rows, 1)]
     failed = [f"{row.name}, seed {failure.seed}: {failure.reason}" for row in rows for failure in row.failures]
     notes = Markup('<p class="bad">Failed: {}</p>').format("; ".join(failed)) if failed else Markup("")
     about = (
         f"Mean ± standard deviation over {_seeds(material)}. Ranked by "
         f"{'validation' if rows[0].mean('validation_top1') is not None else 'test'} accuracy. The interval is Wilson's "
-        "for the test images of one run, the first seed's; it does not know of other seeds."
+        "for the test images of the first seed's run; MACs are multiply-accumulates of one image."
     )
-    return Section("standings", "Leaderboard", about, table(header, cells, numbers=range(2, 12)) + notes)
+    ranked = table(("#", "model", *columns), cells, numbers=(0, *range(2, 12)), kind="ranked")
+    return Section("standings", "Leaderboard", about, ranked + notes)
 
 
 def differences(material: Material) -> Section | None:
     pairs = material.leaderboard.pairs
     if not pairs:
         return None
-    header = ("pair", "difference", "95 % interval", "only the first right", "only the second right", "verdict")
+    header = ("pair", "difference", "95 % interval", "images only the first has right", "only the second", "verdict")
     cells = []
     for pair in pairs:
         found = pair.difference
         verdict = "within noise" if found.verdict == "within noise" else f"{pair.first} is {found.verdict}"
         interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
-        images = (f"{found.only_first:,} images", f"{found.only_second:,} images")
+        images = (f"{found.only_first:,}", f"{found.only_second:,}")
         cells.append((f"{pair.first} − {pair.second}", f"{100 * found.value:+.2f} points", interval, *images, verdict))
     covers = "other seeds and other images" if pairs[0].difference.speaks_of_training else "other images only"
     about = (
@@ -68,11 +79,12 @@ def curves(material: Material) -> Section:
     training = {row.name: _curves(material, row, "train_loss") for row in material.rows}
     body = charts.curves(accuracy, f"{watched} top-1 accuracy, %")
     body += Markup('<div class="pair">{}{}</div>').format(
-        charts.curves(losses, f"{watched} loss, nats", percent=False),
-        charts.curves(training, "training loss, nats (augmented, smoothed labels)", percent=False),
+        charts.curves(losses, f"{watched} loss, nats", percent=False, size=SMALL),
+        charts.curves(training, "training loss, nats", percent=False, size=SMALL),
     )
     band = " A band reaches from the lowest to the highest seed." if len(material.leaderboard.seeds) > 1 else ""
-    return Section("curves", "How they learned", f"Mean over seeds after each epoch.{band}", body)
+    about = f"Mean over seeds after each epoch.{band} Training loss is that of augmented images and smoothed labels."
+    return Section("curves", "How they learned", about, body)
 
 
 def costs(material: Material) -> Section:
@@ -112,7 +124,9 @@ def calibration(material: Material) -> Section:
     return Section("calibration", "Is their confidence worth something?", about, charts.reliabilities(bins))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> Markup:
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = (), kind: str = "listed"
+) -> Markup:
     """Return a table; columns in `numbers` are aligned to the right."""
 
     def cell(tag: str, place: int, value: object) -> Markup:
@@ -122,9 +136,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequ
     lines = [
         Markup("<tr>{}</tr>").format(Markup("").join(cell("td", *each) for each in enumerate(row))) for row in rows
     ]
-    return Markup('<div class="wide"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>').format(
-        head, Markup("").join(lines)
-    )
+    return Markup(
+        '<div class="wide"><table class="{}"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
+    ).format(kind, head, Markup("").join(lines))
 
 
 def spread(row: Row, what: str, unit: str = "%") -> str:
@@ -136,25 +150,23 @@ def spread(row: Row, what: str, unit: str = "%") -> str:
     return f"{scale * mean:.{digits}f}{after}{' %' if unit == '%' else ''}"
 
 
-def _standing(place: int, row: Row, material: Material) -> tuple[object, ...]:
+def _standing(place: int, row: Row, material: Material, columns: Sequence[str]) -> tuple[object, ...]:
     if not row.runs:
-        return (place, row.name, *["–"] * 9, "failed")
+        return (place, row.name, *["–"] * (len(columns) - 1), "failed")
     top1 = material.first_run(row.name).measured(SPLIT)["top1"]
     seconds = row.mean("seconds") or 0.0
-    return (
-        place,
-        row.name,
-        f"{row.parameters:,}",
-        charts.short(row.macs),
-        spread(row, "validation_top1"),
-        spread(row, "top1"),
-        f"{100 * top1['low']:.2f} to {100 * top1['high']:.2f}",
-        spread(row, "top5"),
-        spread(row, "loss", ""),
-        spread(row, "ece"),
-        f"{row.mean('images_per_second'):,.0f}",
-        f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 60:,.0f} min",
-    )
+    values = {
+        "parameters": f"{row.parameters:,}",
+        "MACs": charts.short(row.macs),
+        "validation top-1": spread(row, "validation_top1"),
+        "test top-1": spread(row, "top1"),
+        "95 % interval": f"{100 * top1['low']:.2f} to {100 * top1['high']:.2f}",
+        "test top-5": spread(row, "top5"),
+        "calibration error": spread(row, "ece"),
+        "images / s": f"{row.mean('images_per_second'):,.0f}",
+        "training": f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 60:,.0f} min",
+    }
+    return (place, row.name, *(values[column] for column in columns))
 
 
 def _seeds(material: Material) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]  # (height, width, 1, 3 or 4)
-GAP = 2  # pixels between tiles
+GAP = 4  # pixels between tiles
 
 
 def picture(pixels: Pixels, alt: str, width: int = 0) -> Markup:

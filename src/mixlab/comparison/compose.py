@@ -1,0 +1,110 @@
+"""From flags or a TOML file to a request: every variant is an experiment that was composed and checked."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from mixlab.comparison.budget import cost_of, matched
+from mixlab.comparison.request import ComparisonRequest, Variant, parse_budget, parse_seeds
+from mixlab.config import Config, flatten, read_toml
+from mixlab.errors import UsageError, did_you_mean
+from mixlab.experiment import compose_auto
+
+
+class ComparisonFile(Config):
+    """A comparison as people write it, in TOML."""
+
+    seeds: PositiveInt | tuple[NonNegativeInt, ...] = 1  # how many, from 0 on, or which
+    budget: str = ""  # such as "epochs=30" or "time=10m"
+    match_parameters: str = ""  # variant whose number of parameters the others get, by their width
+    recipe: str = ""  # recipe that `experiment` lies over; without both: the data set's own
+    experiment: dict[str, Any] = {}  # fields for all variants
+    variants: dict[str, dict[str, Any]] = {}  # name -> fields that differ
+
+
+def read_file(path: Path) -> ComparisonFile:
+    """Read a comparison file; raises UsageError naming the key, the value and the way out."""
+    return ComparisonFile.parse(read_toml(path))
+
+
+def variants_of(
+    file: ComparisonFile,
+    models: Sequence[str],
+    vary: Sequence[tuple[str, Sequence[Any]]],
+    values: Mapping[str, Any],
+    overrides: Sequence[str],
+) -> tuple[Variant, ...]:
+    """Return every variant of a file or of models, times every combination of the values to vary.
+
+    Args:
+        models: names of models, each a variant, where the file has no variants.
+        vary: pairs of a key path and its values.
+        values: fields of all variants, by key path (flags).
+        overrides: "key=value" words of all variants.
+
+    Raises:
+        UsageError, DataError: as `compose_auto`.
+    """
+    if file.variants and models:
+        raise UsageError("the file names its variants; leave out --models, or the file's table of variants")
+    recipe: str | dict[str, Any] = file.recipe or ({} if file.experiment else "")
+    tables: Mapping[str, Mapping[str, Any]] = file.variants or {name: {"model": name} for name in models} or {"": {}}
+    variants = []
+    for name, table in tables.items():
+        for choice in itertools.product(*([(key, value) for value in options] for key, options in vary)):
+            label = " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, value in choice)]).strip()
+            fields = {**flatten(file.experiment), **flatten(table), **values, **dict(choice)}
+            experiment, auto = compose_auto(recipe, fields, overrides)
+            label = label or experiment.model.name
+            variants.append(Variant(name=label, experiment=experiment, auto_learning_rate=auto))
+    return tuple(variants)
+
+
+def compose_request(
+    file: ComparisonFile,
+    models: Sequence[str],
+    vary: Sequence[tuple[str, Sequence[Any]]],
+    values: Mapping[str, Any],
+    overrides: Sequence[str],
+) -> ComparisonRequest:
+    """Return what a file, with flags laid over it, asks for; arguments as `variants_of`.
+
+    Raises:
+        UsageError, DataError: naming what cannot be read and the way out.
+    """
+    if not (models or vary or file.variants):
+        raise UsageError("nothing to compare: give models, values to vary, or a file with variants")
+    variants = variants_of(file, models, vary, values, overrides)
+    if file.match_parameters:
+        variants = match_parameters(variants, file.match_parameters)
+    return ComparisonRequest.parse(
+        {"variants": variants, "seeds": parse_seeds(file.seeds), "budget": parse_budget(file.budget)}
+    )
+
+
+def match_parameters(variants: tuple[Variant, ...], name: str) -> tuple[Variant, ...]:
+    """Return the variants at widths that give them as many parameters as the named one has.
+
+    Raises:
+        UsageError: for a name that is no variant, or a model that cannot be widened so far.
+    """
+    names = [variant.name for variant in variants]
+    if name not in names:
+        known = did_you_mean(name, names) or f"; variants are {', '.join(names)}"
+        raise UsageError(f"--match-parameters {name}: no variant has this name{known}")
+    specs = {variant.name: variant.experiment.data.load(0, carve_validation=True).spec for variant in variants}
+    pattern = next(variant for variant in variants if variant.name == name)
+    goal = cost_of(pattern.experiment, pattern.experiment.data.load(0, carve_validation=True)).parameters
+    return tuple(
+        variant
+        if variant.name == name
+        else _with(variant, model=matched(variant.experiment.model, specs[variant.name], goal))
+        for variant in variants
+    )
+
+
+def _with(variant: Variant, **fields: Any) -> Variant:
+    return variant.model_copy(update={"experiment": variant.experiment.model_copy(update=fields)})
