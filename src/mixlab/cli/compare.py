@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mixlab.cli import common
-from mixlab.errors import MixlabError, UsageError
+from mixlab.errors import MixlabError
 
 FLAGS = {
     "data": "data",
@@ -52,13 +52,11 @@ def compare(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     finished runs are not repeated.
     """
     from mixlab.comparison import compare as comparing
-    from mixlab.data.downloads import fetch_missing
     from mixlab.training.session import Options
 
     request = _request(overrides, options)
     if options["download"]:
-        for variant in request.variants:
-            fetch_missing(variant.experiment.data.name, getattr(variant.experiment.data, "path", ""))
+        fetch(request)
     out = Path(options["out"])
     chosen = Options(device=options["device"], workers=options["workers"], out=out)
     say = (lambda line: None) if options["quiet"] else (lambda line: click.echo(line, err=True))
@@ -103,20 +101,21 @@ def _spread(row: Any, what: str) -> str:
 
 def _request(overrides: tuple[str, ...], options: dict[str, Any]) -> Any:
     from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
-    from mixlab.comparison.request import parse_vary
+    from mixlab.comparison.request import parse_vary, read_seeds
 
     file = read_file(Path(options["file"])) if options["file"] else ComparisonFile()
     given = {name: options[name] for name in ("recipe", "budget", "match_parameters") if options[name]}
     if options["seeds"]:
-        given["seeds"] = _seeds(options["seeds"])
+        given["seeds"] = read_seeds(options["seeds"])
     values = {key: options[flag] for flag, key in FLAGS.items() if options[flag] is not None}
     models = [name.strip() for name in options["models"].split(",") if name.strip()]
     vary = [parse_vary(word) for word in options["vary"]]
     return compose_request(file.model_copy(update=given), models, vary, values, overrides)
 
 
-def _seeds(text: str) -> int | tuple[int, ...]:
-    words = text.split(",")
-    if not all(word.strip().isdigit() for word in words) or text.strip() == "0":
-        raise UsageError(f"--seeds {text}: expected how many, such as 3, or which, such as 4,5,6")
-    return int(text) if len(words) == 1 else tuple(map(int, words))
+def fetch(request: Any) -> None:
+    """Fetch the data sets of a comparison where they are missing."""
+    from mixlab.data.downloads import fetch_missing
+
+    for data in {variant.experiment.data for variant in request.variants}:
+        fetch_missing(data.name, getattr(data, "path", ""))

@@ -19,6 +19,7 @@ from mixlab.cli.lr_find import lr_find
 from mixlab.cli.models import models
 from mixlab.cli.predict import predict
 from mixlab.cli.report import report
+from mixlab.cli.reproduce import reproduce
 from mixlab.cli.runs import runs
 from mixlab.cli.train import train
 from mixlab.errors import MixlabError
@@ -37,7 +38,7 @@ def mixlab(debug: bool) -> None:
     """
 
 
-for command in (train, compare, evaluate, predict, report, lr_find, models, runs, data, doctor):
+for command in (train, compare, evaluate, predict, report, reproduce, lr_find, models, runs, data, doctor):
     mixlab.add_command(command)
 
 

@@ -20,6 +20,7 @@ from mixlab.config import digest
 from mixlab.errors import MixlabError, RunError, TrainingError
 from mixlab.evaluation import evaluate, leaderboard
 from mixlab.evaluation.leaderboard import SPLIT, Failure, Leaderboard
+from mixlab.experiment import Experiment
 from mixlab.reporting.report import write_report
 from mixlab.run.folder import Run
 from mixlab.training.plan import duration
@@ -91,17 +92,24 @@ def read_comparison(folder: Path) -> Comparison:
         raise RunError(f"{path} cannot be read: {error}") from None
 
 
-def _prepare(request: ComparisonRequest) -> list[Variant]:
-    """Return the variants with the epochs of the budget; every mistake in one of them shows here."""
-    prepared, known = [], {}
+def costs(request: ComparisonRequest) -> list[tuple[str, Experiment, Cost]]:
+    """Return each variant's name, its experiment with the epochs of the budget, and what it costs; starts nothing.
+
+    Every mistake in a variant shows here.
+    """
+    found, known = [], {}
     for variant in request.variants:
-        experiment = variant.experiment
-        key = digest(experiment.data)
+        experiment, key = variant.experiment, digest(variant.experiment.data)
         if key not in known:
             known[key] = experiment.data.load(0, carve_validation=experiment.protocol == "honest")
-        cost: Cost = cost_of(experiment, known[key])
-        prepared.append(variant.model_copy(update={"experiment": with_budget(experiment, request.budget, cost)}))
-    return prepared
+        cost = cost_of(experiment, known[key])
+        found.append((variant.name, with_budget(experiment, request.budget, cost), cost))
+    return found
+
+
+def _prepare(request: ComparisonRequest) -> list[Variant]:
+    pairs = zip(request.variants, costs(request), strict=True)
+    return [variant.model_copy(update={"experiment": experiment}) for variant, (_, experiment, _) in pairs]
 
 
 def _task(variant: Variant, seed: int, options: Options, budget: Budget) -> Task:

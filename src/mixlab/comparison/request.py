@@ -82,3 +82,15 @@ def parse_vary(word: str) -> tuple[str, list[Any]]:
 def parse_seeds(given: int | Sequence[int]) -> tuple[int, ...]:
     """Return the seeds: so many from 0 on, or those given."""
     return tuple(range(given)) if isinstance(given, int) else tuple(given)
+
+
+def read_seeds(text: str) -> int | tuple[int, ...]:
+    """Read "3", how many, or "4,5,6", which.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    words = text.split(",")
+    if not all(word.strip().isdigit() for word in words) or text.strip() == "0":
+        raise UsageError(f"--seeds {text}: expected how many, such as 3, or which, such as 4,5,6")
+    return int(text) if len(words) == 1 else tuple(map(int, words))

@@ -28,6 +28,7 @@ class Measured(Config):
     chosen_epoch: float  # whose weights were measured
     seconds: float  # of training and validation
     images_per_second: float  # of training, median of the epochs
+    train_top1: float  # of the last epoch's augmented images
     validation_top1: float | None
     top1: float
     top5: float
@@ -129,6 +130,7 @@ def measured(run: Run) -> Measured:
         chosen_epoch=run.summary["chosen"]["epoch"],
         seconds=sum(row["seconds"] for row in timings),
         images_per_second=statistics.median(row["images_per_second"] for row in timings) if timings else 0.0,
+        train_top1=metrics[-1]["train_top1"],
         validation_top1=run.summary["validation"].get("top1"),
         top1=found["top1"]["value"],
         top5=found["top5"]["value"],
