@@ -140,14 +140,14 @@ def _compose(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[str]
     for word in overrides:
         assign(given, *parse_override(word))
     if isinstance(recipe, Mapping):
-        return _lay(dict(recipe), given)
+        return lay(dict(recipe), given)
     if recipe:
-        return _lay(read_recipe(recipe), given)
+        return lay(read_recipe(recipe), given)
     data = data_sets.expand(given.get("data", "digits"))
-    return _lay(read_recipe(data["name"]), given | {"data": data})
+    return lay(read_recipe(data["name"]), given | {"data": data})
 
 
-def _lay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def lay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Merge after spelling out names on both sides; a published size overrides every field below it.
 
     What a recipe has `for` the architecture that comes out lies between the two.

@@ -145,7 +145,7 @@ def _measured(outcome: Outcome, options: Options, say: Say) -> Outcome:
     if run is None or run.is_measured(SPLIT):
         return outcome
     try:
-        evaluate.evaluate(run, SPLIT, device=options.device, workers=options.workers)
+        evaluate.evaluate(run, SPLIT, device=options.device, workers=options.workers, draw=False)
     except MixlabError as error:
         say(f"{outcome.task.variant} seed {outcome.task.experiment.seed}: cannot be measured: {error}")
         return replace(outcome, run=None, error=str(error))

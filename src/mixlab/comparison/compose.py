@@ -11,7 +11,7 @@ from mixlab.comparison.budget import cost_of, matched
 from mixlab.comparison.request import ComparisonRequest, Variant, parse_budget, parse_seeds
 from mixlab.config import Config, flatten, read_toml
 from mixlab.errors import UsageError, did_you_mean
-from mixlab.experiment import compose_auto
+from mixlab.experiment import compose_auto, lay, read_recipe
 
 
 class ComparisonFile(Config):
@@ -50,14 +50,13 @@ def variants_of(
     """
     if file.variants and models:
         raise UsageError("the file names its variants; leave out --models, or the file's table of variants")
-    recipe: str | dict[str, Any] = file.recipe or ({} if file.experiment else "")
     tables: Mapping[str, Mapping[str, Any]] = file.variants or {name: {"model": name} for name in models} or {"": {}}
     variants = []
     for name, table in tables.items():
         for choice in itertools.product(*([(key, value) for value in options] for key, options in vary)):
             label = " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, value in choice)]).strip()
-            fields = {**flatten(file.experiment), **flatten(table), **values, **dict(choice)}
-            experiment, auto = compose_auto(recipe, fields, overrides)
+            base, fields = _base(file, table)
+            experiment, auto = compose_auto(base, {**fields, **values, **dict(choice)}, overrides)
             label = label or experiment.model.name
             variants.append(Variant(name=label, experiment=experiment, auto_learning_rate=auto))
     return tuple(variants)
@@ -80,9 +79,24 @@ def compose_request(
     variants = variants_of(file, models, vary, values, overrides)
     if file.match_parameters:
         variants = match_parameters(variants, file.match_parameters)
+    _refuse_equal(variants)
     return ComparisonRequest.parse(
         {"variants": variants, "seeds": parse_seeds(file.seeds), "budget": parse_budget(file.budget)}
     )
+
+
+def _base(file: ComparisonFile, table: Mapping[str, Any]) -> tuple[dict[str, Any] | str, dict[str, Any]]:
+    """Return the recipe that a variant lies over, and the variant's fields by key path."""
+    fields = lay(file.experiment, dict(table))
+    if file.recipe:
+        return lay(read_recipe(file.recipe), fields), {}
+    return (fields, {}) if file.experiment else ("", flatten(fields))
+
+
+def _refuse_equal(variants: Sequence[Variant]) -> None:
+    for first, second in itertools.combinations(variants, 2):
+        if first.name == second.name or first.model_copy(update={"name": second.name}) == second:
+            raise UsageError(f"{first.name} and {second.name} are the same experiment; leave one out")
 
 
 def match_parameters(variants: tuple[Variant, ...], name: str) -> tuple[Variant, ...]:

@@ -1,10 +1,9 @@
 """What is compared: variants of an experiment, seeds and one budget."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from mixlab.config import Config, parse_override
 from mixlab.errors import UsageError, did_you_mean
@@ -38,14 +37,6 @@ class ComparisonRequest(Config):
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     budget: Budget = Budget()
-
-    @field_validator("variants")
-    @classmethod
-    def _differ(cls, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
-        for first, second in itertools.combinations(variants, 2):
-            if first.name == second.name or first.experiment == second.experiment:
-                raise ValueError(f"{first.name} and {second.name} are the same experiment; leave one out")
-        return variants
 
 
 def parse_budget(text: str) -> Budget:

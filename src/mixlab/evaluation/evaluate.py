@@ -51,13 +51,19 @@ class Evaluation:
 
 
 def evaluate(
-    run: Run, split: str = "test", data: DataConfig | None = None, device: str = "auto", workers: int = 2
+    run: Run,
+    split: str = "test",
+    data: DataConfig | None = None,
+    device: str = "auto",
+    workers: int = 2,
+    draw: bool = True,
 ) -> Evaluation:
     """Measure a finished run and write metrics.json, predictions.csv and pictures into its folder.
 
     Args:
         data: other data than the run was trained on; its classes are matched by name. A folder without parts is
             test data as a whole.
+        draw: whether to draw pictures too.
 
     Raises:
         RunError: where the run is not finished or damaged.
@@ -76,7 +82,15 @@ def evaluate(
     label = split if data is None else f"{split}-{data.label}-{digest(data)}"
     readings = run.count_reading(label, len(images))
     found = inference.collect(inference.iterate(model, images, spec, chosen, workers=workers))
-    return _write(run.evaluation(label), label, found, images, bundle.description.temperature, spec, readings)
+    evaluation, before, after = _measure(
+        run.evaluation(label), label, found, bundle.description.temperature, spec, readings, images
+    )
+    predictions = _table(found, after, images, spec).encode("utf-8", "surrogateescape")
+    durable.write_bytes(evaluation.folder / "predictions.csv", predictions)
+    if draw:
+        _draw(evaluation.folder, evaluation, found, before, after, images, spec)
+    durable.write_json(evaluation.folder / "metrics.json", evaluation.as_json())  # last: now it counts as measured
+    return evaluation
 
 
 def _check_unchanged(data: DataSet, fingerprint: str) -> None:
@@ -110,26 +124,21 @@ def _matched(labels: np.ndarray, given: Sequence[str], known: Sequence[str]) -> 
     return np.array([known.index(name) for name in given], dtype=np.int64)[labels]
 
 
-def _write(
+def _measure(
     folder: Path,
     split: str,
     found: inference.Predictions,
-    images: Images,
     temperature: float,
     spec: DataSpec,
     readings: int,
-) -> Evaluation:
+    images: Images,
+) -> tuple[Evaluation, np.ndarray, np.ndarray]:
+    """Return what was measured, and the probabilities before and after the temperature."""
     before = calibration.softmax(found.logits)
     after = calibration.softmax(found.logits, temperature)
     measured = metrics.measure(after, found.labels, spec.classes)
     raw = metrics.measure(before, found.labels, spec.classes)
-    evaluation = Evaluation(folder, split, measured, raw.ece, temperature, readings, images.unreadable)
-    durable.write_bytes(
-        folder / "predictions.csv", _table(found, after, images, spec).encode("utf-8", "surrogateescape")
-    )
-    _draw(folder, evaluation, found, before, after, images, spec)
-    durable.write_json(folder / "metrics.json", evaluation.as_json())  # last: with it the split counts as measured
-    return evaluation
+    return Evaluation(folder, split, measured, raw.ece, temperature, readings, images.unreadable), before, after
 
 
 def _table(found: inference.Predictions, probabilities: np.ndarray, images: Images, spec: DataSpec) -> str:

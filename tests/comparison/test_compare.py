@@ -1,0 +1,191 @@
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+import mixlab
+from mixlab.comparison import compare as comparing
+from mixlab.comparison.compare import compare, folder_of, read_comparison
+from mixlab.comparison.compose import ComparisonFile, compose_request
+from mixlab.comparison.request import ComparisonRequest
+from mixlab.errors import Interrupted, RunError, TrainingError
+from mixlab.evaluation import leaderboard
+from mixlab.run.folder import Run, list_runs
+from mixlab.training import loop, step
+from mixlab.training.session import Options
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return Options(device="cpu", workers=0, out=tmp_path / "runs", quiet=True)
+
+
+def request_of(tiny: dict, seeds: int = 2, **variants: dict) -> ComparisonRequest:
+    chosen = variants or {
+        "wide": {"model": {"dim": 12}},
+        "resnet": {"model": {"name": "resnet9", "width": 4}},
+    }
+    file = ComparisonFile(seeds=seeds, experiment=tiny | {"epochs": 2}, variants=chosen)
+    return compose_request(file, (), (), {}, ())
+
+
+def test_every_variant_and_seed_is_trained_and_its_test_images_read_once(tiny: dict, options: Options):
+    lines: list[str] = []
+    found = compare(request_of(tiny), options, say=lines.append)
+    board = found.leaderboard
+    assert {row.name for row in board.rows} == {"wide", "resnet"}
+    for row in board.rows:
+        assert [run.seed for run in row.runs] == [0, 1]
+        assert all(run.readings == 1 for run in row.runs)
+        assert row.mean("top1") == sum(run.top1 for run in row.runs) / 2
+    [pair] = board.pairs
+    first, second = ({row.name: row for row in board.rows}[name] for name in (pair.first, pair.second))
+    assert pair.difference.value == pytest.approx(first.mean("top1") - second.mean("top1"))
+    assert (pair.difference.seeds, pair.difference.images) == (2, 6)
+    assert "no claim about training variance" in board.headline()
+    assert len([line for line in lines if "/4 " in line]) == 4
+    assert read_comparison(found.folder) == found
+    splits: dict[int, list] = {}
+    for run in list_runs(options.out):
+        splits.setdefault(run.experiment.seed, []).append(run.read_splits())
+    assert all(len(each) == 2 and each[0] == each[1] for each in splits.values()), "a seed has one split for all"
+    assert splits[0][0] != splits[1][0]
+
+
+def test_finished_runs_are_not_repeated(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch):
+    first = compare(request_of(tiny, seeds=1), options)
+    steps: list[int] = []
+    monkeypatch.setattr(loop, "train_step", lambda *arguments: steps.append(1))
+    again = compare(request_of(tiny, seeds=1), options)
+    assert (again.folder, again.leaderboard, steps) == (first.folder, first.leaderboard, [])
+
+
+def test_an_interrupted_comparison_goes_on_as_if_it_never_stopped(
+    tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch
+):
+    whole = compare(request_of(tiny, seeds=1), options)
+    real, taken = step.train_step, []
+
+    def counted(*arguments, **named):
+        real(*arguments, **named)
+        taken.append(1)
+        if len(taken) == 9:  # inside the second run
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    other = Options(device="cpu", workers=0, out=options.out / "again", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", counted)
+        with pytest.raises(Interrupted):
+            compare(request_of(tiny, seeds=1), other)
+    assert sorted(run.is_finished for run in list_runs(other.out)) == [False, True]
+    again = compare(request_of(tiny, seeds=1), other)
+    assert [_without_clock(row) for row in again.leaderboard.rows] == [
+        _without_clock(row) for row in whole.leaderboard.rows
+    ]
+    assert again.leaderboard.pairs == whole.leaderboard.pairs
+
+
+def test_a_variant_that_fails_is_reported_and_the_others_go_on(tiny: dict, options: Options):
+    request = request_of(
+        tiny, seeds=1, good={"epochs": 3}, bad={"clip_norm": 0.0, "optimizer": {"learning_rate": 1e30}}
+    )
+    found = compare(request, options)
+    good, bad = found.leaderboard.rows
+    assert (good.name, len(good.runs), len(good.failures)) == ("good", 1, 0)
+    assert (bad.name, len(bad.runs)) == ("bad", 0)
+    assert "no longer a finite number" in bad.failures[0].reason
+    assert found.leaderboard.pairs == ()
+    page = found.report().read_text()
+    assert "Failed: bad, seed 0: the loss" in page
+
+
+def test_where_every_run_fails_the_reason_is_named(tiny: dict, options: Options):
+    with pytest.raises(TrainingError, match="not one of 1 runs finished; the first: the loss or a weight"):
+        compare(request_of(tiny, 1, bad={"clip_norm": 0.0, "optimizer": {"learning_rate": 1e30}}), options)
+
+
+def test_several_at_once_give_what_one_after_the_other_gives(tiny: dict, options: Options):
+    one = compare(request_of(tiny, seeds=1), options)
+    two = compare(request_of(tiny, seeds=1), Options(device="cpu", workers=0, out=options.out / "two"), jobs=2)
+    assert [_without_clock(row) for row in two.leaderboard.rows] == [
+        _without_clock(row) for row in one.leaderboard.rows
+    ]
+
+
+def test_a_time_is_left_to_each_run(tiny: dict, options: Options):
+    file = ComparisonFile(budget="time=4s", experiment=tiny | {"epochs": 100000}, variants={"a": {}})
+    found = compare(compose_request(file, (), (), {}, ()), options)
+    [row] = found.leaderboard.rows
+    assert row.runs[0].epochs < 100000
+    assert found.leaderboard.budget == "4 seconds each"
+
+
+def test_watched_test_accuracy_is_shown_as_optimistic(tiny: dict, options: Options):
+    values = {"protocol": "published"}
+    found = compare(request_of(tiny, 1, a=values, b=values | {"model": {"dim": 4}}), options)
+    assert all(row.runs[0].best_watched is not None for row in found.leaderboard.rows)
+    assert all(row.runs[0].validation_top1 is None for row in found.leaderboard.rows)
+    assert "would be optimistic" in found.report().read_text()
+
+
+def test_rows_rank_by_validation_and_say_so_where_test_disagrees():
+    def row(name: str, validation: float, test: float) -> leaderboard.Row:
+        values = {"run": name, "seed": 0, "epochs": 1, "chosen_epoch": 1, "seconds": 1, "images_per_second": 1}
+        values |= {"train_top1": 0.5, "validation_top1": validation, "top1": test, "top5": 1, "loss": 1, "ece": 0.1}
+        run = leaderboard.Measured(**values, best_watched=None, readings=1)
+        return leaderboard.Row(name=name, model="m", parameters=1, macs=1, runs=(run,))
+
+    rows = leaderboard.rank(
+        [row("b", 0.7, 0.9), row("a", 0.8, 0.6), leaderboard.Row(name="c", model="m", parameters=1, macs=1)]
+    )
+    assert [each.name for each in rows] == ["a", "b", "c"]
+    images = [f"{number:04}" for number in range(1000)]
+    answers = {name: {0: {image: int(image) < right for image in images}} for name, right in (("a", 600), ("b", 900))}
+    pairs = leaderboard.pairs_of(rows, answers | {"c": {}})
+    board = leaderboard.Leaderboard(data="d", protocol="honest", budget="", seeds=(0,), rows=rows, pairs=pairs)
+    assert board.headline().startswith("a is chosen by validation but loses on test to b (-30.0 ± 2.8 points).")
+
+
+def test_differing_fields_name_what_was_not_kept_equal(tiny: dict):
+    request = request_of(tiny, 1, a={}, b={"batch_size": 4, "model": {"dim": 4}})
+    found = leaderboard.differing_fields({each.name: each.experiment for each in request.variants})
+    assert found == {"batch_size": {"a": 8, "b": 4}}
+
+
+def test_the_api_compares_and_reports(pictures: Path, tmp_path: Path):
+    found = mixlab.compare(
+        data=pictures,
+        vary={"model.dim": [4, 8]},
+        epochs=1,
+        batch_size=8,
+        out=tmp_path / "runs",
+        workers=0,
+        **{"data.image_size": 16, "model.depth": 1},
+    )
+    assert {row.name for row in found.leaderboard.rows} == {"dim=4", "dim=8"}
+    path = found.report(tmp_path / "mine.html")
+    assert path.read_text().startswith("<!doctype html>")
+    assert mixlab.report(found.folder) == found.folder / "report.html"
+    run = Run(found.folder.parent / found.leaderboard.rows[0].runs[0].run)
+    assert mixlab.report(run.folder) == run.folder / "report.html"
+
+
+def test_what_is_no_comparison_is_refused(tmp_path: Path):
+    with pytest.raises(RunError, match="no finished comparison"):
+        read_comparison(tmp_path)
+    (tmp_path / "leaderboard.json").write_text(json.dumps({"rows": 3}))
+    with pytest.raises(RunError, match="cannot be read"):
+        read_comparison(tmp_path)
+
+
+def test_the_folder_depends_on_the_request_alone(tiny: dict, tmp_path: Path):
+    assert folder_of(request_of(tiny), tmp_path) == folder_of(request_of(tiny), tmp_path)
+    assert folder_of(request_of(tiny), tmp_path) != folder_of(request_of(tiny, seeds=3), tmp_path)
+    assert comparing.SPLIT == "test"
+
+
+def _without_clock(row: leaderboard.Row) -> leaderboard.Row:
+    runs = tuple(run.model_copy(update={"seconds": 0.0, "images_per_second": 0.0}) for run in row.runs)
+    return row.model_copy(update={"runs": runs})

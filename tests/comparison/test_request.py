@@ -1,0 +1,174 @@
+from pathlib import Path
+
+import pytest
+
+from mixlab.comparison.budget import cost_of, matched, with_budget
+from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
+from mixlab.comparison.request import Budget, parse_budget, parse_seeds, parse_vary, read_seeds
+from mixlab.errors import UsageError
+from mixlab.models.catalogue import ARCHITECTURES, parse_model
+from mixlab.models.inspection import parameters
+from mixlab.spec import DataSpec
+
+TOML = """
+seeds = [4, 7]
+budget = "images=5000"
+
+[experiment]
+data = "digits"
+batch_size = 32
+optimizer = { name = "adamw", learning_rate = 0.01 }
+
+[variants.small]
+model = "convmixer_64_4"
+
+[variants.vit]
+model = { name = "vit_64_4_patch2", depth = 2 }
+optimizer = { learning_rate = 0.005 }
+"""
+
+
+def request(file: ComparisonFile | None = None, models: tuple = (), vary: tuple = (), **values):
+    return compose_request(file or ComparisonFile(), models, vary, values, ())
+
+
+def test_a_file_gives_variants_seeds_and_budget(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text(TOML)
+    found = request(read_file(path))
+    assert found.seeds == (4, 7)
+    assert found.budget == Budget(kind="images", amount=5000)
+    small, vit = (variant.experiment for variant in found.variants)
+    assert [variant.name for variant in found.variants] == ["small", "vit"]
+    assert (small.batch_size, vit.batch_size) == (32, 32)
+    assert (vit.model.name, vit.model.depth, vit.model.dim) == ("vit", 2, 64)
+    assert (small.optimizer.learning_rate, vit.optimizer.learning_rate) == (0.01, 0.005)
+
+
+def test_models_get_what_the_data_sets_recipe_has_for_them():
+    convmixer, resnet = (each.experiment for each in request(models=("convmixer", "resnet9"), data="digits").variants)
+    assert (convmixer.model.dim, resnet.model.name) == (64, "resnet9")
+    assert convmixer.optimizer.learning_rate != resnet.optimizer.learning_rate
+    assert convmixer.augmentation == resnet.augmentation
+
+
+def test_every_combination_of_values_is_a_variant():
+    vary = (("model.kernel_size", [3, 5]), ("optimizer.learning_rate", [0.01, 0.02]))
+    found = request(models=("convmixer_64_4",), vary=vary)
+    assert [variant.name for variant in found.variants] == [
+        "convmixer_64_4 kernel_size=3 learning_rate=0.01",
+        "convmixer_64_4 kernel_size=3 learning_rate=0.02",
+        "convmixer_64_4 kernel_size=5 learning_rate=0.01",
+        "convmixer_64_4 kernel_size=5 learning_rate=0.02",
+    ]
+    assert [each.experiment.model.kernel_size for each in found.variants] == [3, 3, 5, 5]
+
+
+def test_a_variant_can_ask_for_the_range_test():
+    found = request(models=("convmixer",), vary=(("optimizer.learning_rate", [0.01, "auto"]),))
+    assert [variant.auto_learning_rate for variant in found.variants] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "amount"),
+    [
+        ("epochs=30", "epochs", 30),
+        ("images=1e6", "images", 1e6),
+        ("macs=2e15", "macs", 2e15),
+        ("time=10m", "time", 600),
+        ("time=90", "time", 90),
+        ("time=2h", "time", 7200),
+        ("", "own", 1),
+    ],
+)
+def test_budgets_are_read(text: str, kind: str, amount: float):
+    assert parse_budget(text) == Budget(kind=kind, amount=amount)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epocs=3", "did you mean epochs"),
+        ("30", "expected epochs="),
+        ("epochs=many", "a number above 0"),
+        ("time=-1", "above 0"),
+    ],
+)
+def test_other_budgets_are_refused(text: str, message: str):
+    with pytest.raises(UsageError, match=message):
+        parse_budget(text)
+
+
+def test_a_budget_pays_for_epochs():
+    experiment = request(models=("convmixer_64_4",), data="digits").variants[0].experiment
+    experiment = experiment.model_copy(update={"schedule_epochs": 80.0})  # planned for twice its 40 epochs
+    cost = cost_of(experiment, experiment.data.load(0, carve_validation=True))
+    per_epoch = 1293 // 64 * 64
+    assert with_budget(experiment, Budget(), cost) == experiment
+    assert with_budget(experiment, Budget(kind="time", amount=60), cost) == experiment
+    for budget, epochs in (
+        (Budget(kind="epochs", amount=5), 5),
+        (Budget(kind="images", amount=2.5 * per_epoch), 2.5),
+        (Budget(kind="macs", amount=3 * cost.macs * per_epoch), 1),
+    ):
+        found = with_budget(experiment, budget, cost)
+        assert (found.epochs, found.schedule_epochs) == (pytest.approx(epochs), pytest.approx(2 * epochs))
+    with pytest.raises(UsageError, match="does not pay for one step of 64 images"):
+        with_budget(experiment, Budget(kind="images", amount=10), cost)
+
+
+def test_models_of_equal_operations_see_images_in_inverse_proportion():
+    experiments = [each.experiment for each in request(models=("convmixer", "vit"), data="digits").variants]
+    budget, spent = Budget(kind="macs", amount=1e10), []
+    for experiment in experiments:
+        cost = cost_of(experiment, experiment.data.load(0, carve_validation=True))
+        spent.append(with_budget(experiment, budget, cost).epochs * 1280 * cost.macs * 3)
+    assert spent == [pytest.approx(1e10, rel=1e-3)] * 2
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("goal", [30_000, 200_000])
+def test_widths_are_matched_to_a_number_of_parameters(architecture: str, goal: int, spec: DataSpec):
+    small = {"vit": {"dim": 16, "heads": 4, "depth": 2, "patch_size": 4}, "mlp_mixer": {"dim": 16, "patch_size": 4}}
+    small |= {"resnet": {"width": 8}, "resnet9": {"width": 8}}
+    config = parse_model({"name": architecture, **small.get(architecture, {"dim": 32, "depth": 2})})
+    found = matched(config, spec, goal)
+    assert abs(parameters(found.build(spec)) - goal) / goal < 0.25
+    for step in (-4, 4):  # no neighbour is nearer
+        if found.width + step > 0:
+            other = parameters(config.with_width(found.width + step).build(spec))
+            assert abs(other - goal) >= abs(parameters(found.build(spec)) - goal)
+
+
+def test_a_named_variant_gives_the_others_their_size():
+    file = ComparisonFile(match_parameters="convmixer")
+    found = request(file, models=("convmixer", "vit"), data="digits").variants
+    sizes = [cost_of(each.experiment, each.experiment.data.load(0, True)).parameters for each in found]
+    assert found[0].experiment.model.dim == 64
+    assert abs(sizes[1] - sizes[0]) / sizes[0] < 0.15
+    with pytest.raises(UsageError, match="no variant has this name; did you mean convmixer"):
+        request(ComparisonFile(match_parameters="convmixr"), models=("convmixer", "vit"))
+
+
+@pytest.mark.parametrize(
+    ("models", "vary", "message"),
+    [
+        ((), (), "nothing to compare"),
+        (("convmixer", "convmixer_64_4"), (), "are the same experiment"),
+        (("convmixer", "convnet"), (), "unknown model 'convnet'"),
+        (("convmixer",), (("model.kernal_size", [3, 5]),), "did you mean kernel_size"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_starts(models: tuple, vary: tuple, message: str):
+    with pytest.raises(UsageError, match=message):
+        request(models=models, vary=vary, data="digits")
+
+
+def test_words_of_the_command_line_are_read():
+    assert parse_vary("model.kernel_size=3,5") == ("model.kernel_size", [3, 5])
+    assert parse_vary("model.activation=gelu,relu") == ("model.activation", ["gelu", "relu"])
+    assert (read_seeds("3"), read_seeds("4, 5")) == (3, (4, 5))
+    assert (parse_seeds(3), parse_seeds([4, 5])) == ((0, 1, 2), (4, 5))
+    for read, word in ((parse_vary, "model.kernel_size=3"), (read_seeds, "0"), (read_seeds, "-1"), (read_seeds, "a")):
+        with pytest.raises(UsageError, match="expected"):
+            read(word)

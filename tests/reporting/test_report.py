@@ -1,0 +1,164 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixlab.comparison.compare import Comparison, compare
+from mixlab.comparison.compose import ComparisonFile, compose_request
+from mixlab.errors import RunError
+from mixlab.experiment import parse_experiment
+from mixlab.reporting import tiles
+from mixlab.reporting.report import SECTIONS, write_report, write_run_report
+from mixlab.run.folder import Run
+from mixlab.training.session import Options
+from mixlab.training.train import train
+
+KEYS = "standings differences curves costs classes confusion calibration looks weights data protocol commands threats"
+VOID = {"meta", "img", "br"}
+
+
+class Structure(HTMLParser):
+    """Checks that tags close in order, and collects what a reader would meet."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: dict[str, list[dict[str, str | None]]] = {}
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.setdefault(tag, []).append(dict(attrs))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.setdefault(tag, []).append(dict(attrs))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return Options(device="cpu", workers=0, out=tmp_path / "runs", quiet=True)
+
+
+@pytest.fixture
+def comparison(tiny: dict, pictures: Path, options: Options) -> Comparison:
+    (pictures / "red").rename(pictures / "<b>red & round")
+    variants = {
+        "conv": {"model": {"dim": 8, "patch_size": 2}},
+        "vit": {"model": {"name": "vit", "dim": 8, "depth": 1, "heads": 2, "patch_size": 4}},
+    }
+    file = ComparisonFile(seeds=2, experiment=tiny, variants=variants)
+    return compare(compose_request(file, (), (), {}, ()), options)
+
+
+def test_a_page_has_every_section_and_nothing_from_elsewhere(comparison: Comparison):
+    text = comparison.report().read_text()
+    page = Structure(text)
+    ids = [section["id"] for section in page.seen["section"]]
+    assert set(KEYS.split()) <= set(ids)
+    assert [link["href"] for link in page.seen["a"]] == [f"#{key}" for key in ids]
+    assert len(ids) <= len(SECTIONS)
+    loaded = [
+        value
+        for tag in page.seen.values()
+        for attributes in tag
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href")
+    ]
+    assert all(value.startswith(("#", "data:image/png;base64,")) for value in loaded if value)
+    assert "script" not in page.seen
+    assert "link" not in page.seen
+    assert not re.search(r"url\((?!#)", text)
+    every = [attributes["id"] for tag in page.seen.values() for attributes in tag if "id" in attributes]
+    assert len(every) == len(set(every))
+
+
+def test_names_of_classes_are_text_and_no_markup(comparison: Comparison):
+    text = comparison.report().read_text()
+    assert "<b>red" not in text
+    assert "&lt;b&gt;red &amp; round" in text
+
+
+def test_charts_take_their_colours_from_the_page(comparison: Comparison):
+    text = comparison.report().read_text()
+    assert "var(--ink)" in text
+    assert "#0102" not in text, "a placeholder colour was left"
+    assert "prefers-color-scheme: dark" in text
+    used = set(re.findall(r"var\(--([a-z0-9-]+)\)", text)) - {"share"}
+    assert used <= set(re.findall(r"--([a-z0-9-]+):", text))
+
+
+def test_a_report_tells_the_numbers_of_the_leaderboard(comparison: Comparison):
+    text = comparison.report().read_text()
+    for row in comparison.leaderboard.rows:
+        assert f"{row.parameters:,}" in text
+        assert f"{100 * row.mean('top1'):.2f} ± {100 * row.deviation('top1'):.2f} %" in text
+    assert "no claim about training variance" in text
+    assert "once a run, after the training" in text
+
+
+def test_without_its_data_a_report_has_no_pictures_of_it_and_says_so(comparison: Comparison, pictures: Path):
+    pictures.rename(pictures.with_name("gone"))
+    text = comparison.report().read_text()
+    assert "no longer where it was" in text
+    assert 'id="mistakes"' not in text
+    assert 'id="weights"' in text
+
+
+def test_without_its_runs_there_is_no_report(comparison: Comparison):
+    name = comparison.leaderboard.rows[0].runs[0].run
+    (comparison.folder.parent / name).rename(comparison.folder.parent / "gone")
+    with pytest.raises(RunError, match=f"{name} is no finished run"):
+        write_report(comparison.folder, comparison.leaderboard)
+
+
+def test_one_run_has_a_report_once_it_was_measured(tiny: dict, options: Options, comparison: Comparison):
+    run = Run(comparison.folder.parent / comparison.leaderboard.rows[0].runs[0].run)
+    text = write_run_report(run).read_text()
+    Structure(text)
+    assert 'id="differences"' not in text
+    assert 'id="standings"' in text
+    (run.folder / "evaluation" / "test" / "metrics.json").unlink()
+    with pytest.raises(RunError, match=f"first: mixlab evaluate {run.folder}"):
+        write_run_report(run)
+
+
+def test_many_classes_are_told_by_their_most_frequent_confusions(tmp_path: Path, options: Options):
+    generator = np.random.default_rng(0)
+    for label in range(21):
+        folder = tmp_path / "many" / f"class{label}"
+        folder.mkdir(parents=True)
+        for index in range(6):
+            Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    data = {"name": str(tmp_path / "many"), "image_size": 8}
+    values = {"data": data, "epochs": 1, "batch_size": 16}
+    variants = {"a": {"model": {"name": "convmixer", "dim": 4, "depth": 1}}}
+    found = compare(compose_request(ComparisonFile(experiment=values, variants=variants), (), (), {}, ()), options)
+    text = found.report().read_text()
+    assert "taken for" in text
+    assert 'class="matrix"' not in text
+    assert "test top-5" in text
+
+
+def test_patches_of_an_image_are_its_squares_in_their_places():
+    pixels = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    sheet = tiles.patches(pixels, patch_size=4, stride=4)
+    scale = 288 // 8
+    step = 4 * scale + tiles.GAP
+    assert (sheet[: 4 * scale : scale, : 4 * scale : scale, :3] == pixels[:4, :4]).all()
+    assert (sheet[step::scale, step::scale, :3] == pixels[4:, 4:]).all()
+    assert (sheet[4 * scale : step, :, 3] == 0).all()
+
+
+def test_an_unfinished_run_has_no_report(tiny: dict, options: Options):
+    run = train(parse_experiment(tiny | {"epochs": 1}), options)
+    (run.folder / "summary.json").unlink()
+    with pytest.raises(RunError, match="train --resume"):
+        write_run_report(run)
