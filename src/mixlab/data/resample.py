@@ -27,9 +27,8 @@ def resample_matrix(
     centres = start[:, None] + (torch.arange(size_out, device=start.device) + 0.5) * step[:, None]
     pixels = torch.arange(size_in, device=start.device) + 0.5
     width = step.abs().clamp(min=1)[:, None, None]
-    weights = (
-        (pixels - centres[:, :, None]).abs_().div_(width).neg_().add_(1).clamp_(min=0)
-    )  # (batch, size_out, size_in)
+    distances = (pixels - centres[:, :, None]).abs_()  # (batch, size_out, size_in)
+    weights = distances.div_(width).neg_().add_(1).clamp_(min=0)
     inside = (centres >= 0) & (centres <= size_in)
     total = torch.where(inside[:, :, None], weights.sum(2, keepdim=True).clamp(min=1e-6), torch.inf)
     return weights.div_(total)
