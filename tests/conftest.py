@@ -6,6 +6,8 @@ SHAPED = [
     "models",
     "optim",
     "data.augmentation",
+    "data.colors",
+    "data.rand_augment",
     "data.resample",
     "data.images",
     "evaluation.explanation",

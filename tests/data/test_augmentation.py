@@ -1,3 +1,4 @@
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -6,7 +7,9 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from mixlab.data.augmentation import AugmentationConfig, Draws, augment, box_mask, draw, jitter_color, mix
+from mixlab.data import augmentation
+from mixlab.data.augmentation import AugmentationConfig, Draws, augment, box_mask, draw, mix
+from mixlab.data.colors import jitter_color
 from mixlab.spec import DataSpec
 
 ALL: dict[str, dict[str, Any]] = {
@@ -14,12 +17,24 @@ ALL: dict[str, dict[str, Any]] = {
     "pad_crop": {"padding": 3},
     "horizontal_flip": {"probability": 0.5},
     "vertical_flip": {"probability": 0.5},
+    "zoom": {"amount": 0.3},
+    "rotation": {"turns": 0.25},
+    "rand_augment": {"operations": 2, "magnitude": 12.0, "magnitude_deviation": 3.0, "probability": 0.9},
     "color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4},
+    "random_grayscale": {"probability": 0.5},
     "random_erasing": {"probability": 0.5},
     "coarse_dropout": {"size": 0.5},
     "mix": {"mixup": 0.8, "cutmix": 1.0},
 }
 EVERYTHING = AugmentationConfig.parse(ALL)
+RECORDED = {
+    "region": "7388ce7f7220efb2",
+    "color": "9519864275052f1c",
+    "erased": "17f64df515b8823d",
+    "hole": "668a11f908f6f641",
+    "own_share": "de66068d0b286dc6",
+    "pasted": "bd3eb46a59177fe2",
+}
 
 
 def batch(count: int = 16, side: int = 16) -> tuple[Tensor, Tensor]:
@@ -64,8 +79,16 @@ def test_images_stay_images_and_targets_probabilities(name: str, spec: DataSpec)
 def test_an_operation_draws_the_same_whatever_the_others_do(name: str, spec: DataSpec):
     alone = draw(AugmentationConfig.parse({name: ALL[name]}), 16, 8, 0, 0)._asdict()
     beside = draw(EVERYTHING, 16, 8, 0, 0)._asdict()
-    field = {"color_jitter": "color", "random_erasing": "erased", "coarse_dropout": "hole", "mix": "pasted"}.get(name)
-    if field:
+    fields = {
+        "rotation": ["turned"],
+        "rand_augment": ["operations", "magnitudes"],
+        "color_jitter": ["color"],
+        "random_grayscale": ["grey"],
+        "random_erasing": ["erased"],
+        "coarse_dropout": ["hole"],
+        "mix": ["own_share", "pasted"],
+    }
+    for field in fields.get(name, []):
         assert torch.equal(alone[field], beside[field])
 
 
@@ -80,6 +103,118 @@ def test_the_parameters_of_a_batch_can_be_sliced(name: str, spec: DataSpec):
     part = Draws(*(tensor[4:8] for tensor in draws))
     # contrast, brightness and crops work on each image alone, so a slice equals the slice of the whole
     torch.testing.assert_close(augment(config, spec, images[4:8], targets[4:8], part)[0], whole[4:8])
+
+
+def test_existing_draws_are_what_they_were():
+    """Recorded before zoom, rotation, RandAugment and greying existed."""
+    off = {name: ALL[name] for name in ALL if name not in ("zoom", "rotation", "rand_augment", "random_grayscale")}
+    draws = draw(AugmentationConfig.parse(off), 32, 8, 7, 11)
+    for field, digest in RECORDED.items():
+        assert hashlib.sha256(getattr(draws, field).numpy().tobytes()).hexdigest()[:16] == digest, field
+
+
+@pytest.mark.parametrize("name", [*ALL, "everything"])
+def test_one_channel_works_everywhere(name: str):
+    spec = DataSpec(image_size=16, classes=("a", "b", "c"), channels=1, mean=(0.3,), std=(0.2,))
+    config = EVERYTHING if name == "everything" else AugmentationConfig.parse({name: ALL[name]})
+    images, targets = batch()
+    images = images[:, :1].contiguous()
+    out, _ = augment(config, spec, images, targets, draw(config, 16, 16, 0, 0))
+    assert out.shape == (16, 1, 16, 16)
+    assert torch.equal(out, images) == (name == "random_grayscale")
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_the_size_of_a_chunk_does_not_matter(size: int, spec: DataSpec, monkeypatch: pytest.MonkeyPatch):
+    whole, whole_targets = run(EVERYTHING, spec)
+    monkeypatch.setattr(augmentation, "CHUNK", size * 3 * 16 * 16)
+    parts, targets = run(EVERYTHING, spec)
+    torch.testing.assert_close(parts, whole)
+    assert torch.equal(targets, whole_targets)
+
+
+def test_stored_bytes_are_augmented_as_floats_are(spec: DataSpec):
+    images, targets = batch()
+    stored, draws = (images * 255).to(torch.uint8), draw(EVERYTHING, 16, 16, 0, 0)
+    ours, _ = augment(EVERYTHING, spec, stored, targets, draws)
+    assert torch.equal(ours, augment(EVERYTHING, spec, stored.float() / 255, targets, draws)[0])
+
+
+def test_the_input_is_left_alone(spec: DataSpec):
+    images, targets = batch()
+    augment(EVERYTHING, spec, images, targets, draw(EVERYTHING, 16, 16, 0, 0))
+    assert torch.equal(images, batch()[0])
+    assert torch.equal(targets, batch()[1])
+
+
+@pytest.mark.parametrize("quarters", [-1, 1, 2])
+def test_quarter_turns_are_exact(quarters: int, spec: DataSpec):
+    config = AugmentationConfig.parse({"rotation": {"turns": 0.5}})
+    images, targets = batch()
+    draws = draw(config, 16, 16, 0, 0)._replace(turned=torch.full((16,), quarters / 4))
+    turned, _ = augment(config, spec, images, targets, draws)
+    torch.testing.assert_close(turned, images.rot90(quarters, (2, 3)), atol=1e-5, rtol=0)
+
+
+def test_angles_go_either_way_up_to_the_largest():
+    turned = draw(AugmentationConfig.parse({"rotation": {"turns": 0.1}}), 16, 4000, 0, 0).turned
+    assert -0.1 <= turned.min() < -0.099
+    assert 0.099 < turned.max() <= 0.1
+    assert abs(turned.mean().item()) < 0.005
+
+
+def test_what_a_rotation_uncovers_is_the_mean(spec: DataSpec):
+    config = AugmentationConfig.parse({"rotation": {"turns": 0.5}})
+    draws = draw(config, 16, 16, 0, 0)._replace(turned=torch.full((16,), 0.125))
+    turned, _ = augment(config, spec, *batch(), draws)
+    for corner in (turned[:, :, 0, 0], turned[:, :, -1, -1]):
+        torch.testing.assert_close(corner, torch.tensor(spec.mean).expand(16, 3))
+
+
+def test_zoom_reads_about_the_middle_by_factors_of_each_side():
+    top, left, height, width = draw(AugmentationConfig.parse({"zoom": {"amount": 0.3}}), 16, 4000, 0, 0).region.T
+    for start, length in ((top, height), (left, width)):
+        assert 0.7 <= length.min() < 0.701
+        assert 1.299 < length.max() <= 1.3001
+        torch.testing.assert_close(start + length / 2, torch.full((4000,), 0.5))
+    assert abs(np.corrcoef(height, width)[0, 1]) < 0.05
+
+
+def test_zoom_keeps_the_middle_of_crops_and_flips():
+    others = {name: ALL[name] for name in ("resized_crop", "pad_crop", "horizontal_flip", "vertical_flip")}
+    plain = draw(AugmentationConfig.parse(others), 16, 50, 0, 0).region
+    zoomed = draw(AugmentationConfig.parse(others | {"zoom": {"amount": 0.3}}), 16, 50, 0, 0).region
+    torch.testing.assert_close(zoomed[:, :2] + zoomed[:, 2:] / 2, plain[:, :2] + plain[:, 2:] / 2)
+    assert ((zoomed[:, 2:] / plain[:, 2:] - 1).abs() <= 0.3001).all()
+
+
+def test_zoom_in_by_two_shows_the_middle_and_out_by_two_a_frame(spec: DataSpec):
+    config = AugmentationConfig.parse({"zoom": {"amount": 1.0}})
+    images, targets = batch()
+    draws = draw(config, 16, 16, 0, 0)
+    near, _ = augment(
+        config, spec, images, targets, draws._replace(region=torch.tensor([[0.25, 0.25, 0.5, 0.5]]).repeat(16, 1))
+    )
+    middle = torch.nn.functional.interpolate(images, scale_factor=2, mode="bilinear")[:, :, 8:24, 8:24]
+    torch.testing.assert_close(near, middle)
+    far, _ = augment(
+        config, spec, images, targets, draws._replace(region=torch.tensor([[-0.5, -0.5, 2.0, 2.0]]).repeat(16, 1))
+    )
+    small = torch.nn.functional.interpolate(images, size=8, mode="bilinear", antialias=True)
+    torch.testing.assert_close(far[:, :, 4:12, 4:12], small)
+    torch.testing.assert_close(far[:, :, :4], torch.tensor(spec.mean).view(-1, 1, 1).expand(16, 3, 4, 16))
+
+
+def test_greyed_images_are_as_many_as_asked_and_hold_pillows_luma(spec: DataSpec):
+    config = AugmentationConfig.parse({"random_grayscale": {"probability": 0.2}})
+    assert draw(config, 16, 4000, 0, 0).grey.mean().item() == pytest.approx(0.2, abs=0.02)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    images = torch.from_numpy(pixels).permute(2, 0, 1)[None].repeat(2, 1, 1, 1)
+    draws = draw(config, 16, 2, 0, 0)._replace(grey=torch.tensor([1.0, 0.0]))
+    out, _ = augment(config, spec, images, torch.eye(3)[:2], draws)
+    luma = torch.from_numpy(np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float32))
+    assert (out[0] * 255 - luma).abs().max() <= 1
+    assert torch.equal(out[1], images[1] / 255)
 
 
 def test_everything_off_changes_nothing(spec: DataSpec):

@@ -47,7 +47,11 @@ resized_crop = {{ scale = [0.5, 1.0], ratio = [0.75, 1.333] }}
 pad_crop = {{ padding = 2 }}
 horizontal_flip = {{ probability = 0.5 }}
 vertical_flip = {{ probability = 0.1 }}
+zoom = {{ amount = 0.1 }}
+rotation = {{ turns = 0.05 }}
+rand_augment = {{ operations = 2, magnitude_deviation = 2.0, probability = 0.8 }}
 color_jitter = {{ brightness = 0.3, contrast = 0.3, saturation = 0.3 }}
+random_grayscale = {{ probability = 0.2 }}
 random_erasing = {{ probability = 0.3 }}
 coarse_dropout = {{ size = 0.25 }}
 mix = {{ mixup = 0.4, cutmix = 1.0, probability = 0.8 }}

@@ -5,19 +5,23 @@ Two steps: `draw` makes every parameter of every image of a batch from (seed, st
 of a captured graph. What an operation uncovers is filled with the data's mean.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
 from mixlab import randomness
 from mixlab.config import Config
-from mixlab.data.resample import resample
+from mixlab.data.colors import drop_color, jitter_color
+from mixlab.data.rand_augment import RandAugmentConfig, draw_operations, rand_augment
+from mixlab.data.resample import resample, rotation_matrices, warp
 from mixlab.spec import DataSpec
+
+CHUNK = 3 * 2**18  # values of the images that a CPU works on at a time (3 MiB), as measured in docs/experiments.md
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Pair = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
@@ -50,12 +54,30 @@ class FlipConfig(Config):
     probability: Probability = 0.0
 
 
+class ZoomConfig(Config):
+    """Height and width of what is read, scaled about its middle by factors of their own from [1 - x, 1 + x]."""
+
+    amount: Probability = 0.0
+
+
+class RotationConfig(Config):
+    """A turn about the centre, either way."""
+
+    turns: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # largest angle, in whole turns
+
+
 class ColorJitterConfig(Config):
     """Brightness, then contrast, then saturation, each scaled by a factor from [1 - x, 1 + x]."""
 
     brightness: Probability = 0.0
     contrast: Probability = 0.0
     saturation: Probability = 0.0
+
+
+class GrayscaleConfig(Config):
+    """The luma in every channel."""
+
+    probability: Probability = 0.0
 
 
 class RandomErasingConfig(Config):
@@ -90,7 +112,11 @@ class AugmentationConfig(Config):
     pad_crop: PadCropConfig = PadCropConfig()
     horizontal_flip: FlipConfig = FlipConfig()
     vertical_flip: FlipConfig = FlipConfig()
+    zoom: ZoomConfig = ZoomConfig()
+    rotation: RotationConfig = RotationConfig()
+    rand_augment: RandAugmentConfig = RandAugmentConfig()
     color_jitter: ColorJitterConfig = ColorJitterConfig()
+    random_grayscale: GrayscaleConfig = GrayscaleConfig()
     random_erasing: RandomErasingConfig = RandomErasingConfig()
     coarse_dropout: CoarseDropoutConfig = CoarseDropoutConfig()
     mix: MixConfig = MixConfig()
@@ -100,14 +126,23 @@ class Draws(NamedTuple):
     """The parameters of a batch; boxes are (top, left, height, width) as shares of the image."""
 
     region: Tensor  # (batch, 4), what is read; a negative length reads backwards
+    turned: Tensor  # (batch,), whole turns, counterclockwise
+    operations: Tensor  # (batch, slots), indices into OPERATIONS; stay on the host, since they decide shapes
+    magnitudes: Tensor  # (batch, slots), of these operations, in [-1, 1]; stay with them
     color: Tensor  # (batch, 3), factors of brightness, contrast and saturation
+    grey: Tensor  # (batch,), 1: without colour
     erased: Tensor  # (batch, 4)
     hole: Tensor  # (batch, 4)
     own_share: Tensor  # (batch,), of an image mixed with its partner; 1: not mixed
     pasted: Tensor  # (batch, 4), box that comes from the partner
 
     def to(self, device: torch.device) -> "Draws":
-        return Draws(*(tensor.to(device, non_blocking=True) for tensor in self))
+        moved = Draws(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return moved._replace(operations=self.operations, magnitudes=self.magnitudes)
+
+    def split(self, size: int) -> Iterator["Draws"]:
+        """Yield the parameters of `size` images at a time."""
+        return (Draws(*rows) for rows in zip(*(tensor.split(size) for tensor in self), strict=True))
 
 
 def draw(config: AugmentationConfig, image_size: int, batch: int, seed: int, step: int) -> Draws:
@@ -117,36 +152,34 @@ def draw(config: AugmentationConfig, image_size: int, batch: int, seed: int, ste
         return randomness.generator(seed, "step", step, name)
 
     own_share, pasted = _draw_mix(config.mix, batch, stream("mix"))
+    operations, magnitudes = draw_operations(config.rand_augment, batch, stream("rand_augment"))
     jitter = config.color_jitter
     strength = np.array([jitter.brightness, jitter.contrast, jitter.saturation])
-    drawn = (
-        _draw_region(config, image_size, batch, stream),
-        1 + strength * stream("color_jitter").uniform(-1, 1, (batch, 3)),
-        _draw_erased(config.random_erasing, batch, stream("random_erasing")),
-        _place(np.full((batch, 2), config.coarse_dropout.size), stream("coarse_dropout")),
-        own_share,
-        pasted,
+    return Draws(
+        region=_tensor(_draw_region(config, image_size, batch, stream)),
+        turned=_tensor(config.rotation.turns * stream("rotation").uniform(-1, 1, batch)),
+        operations=torch.from_numpy(operations),
+        magnitudes=_tensor(magnitudes),
+        color=_tensor(1 + strength * stream("color_jitter").uniform(-1, 1, (batch, 3))),
+        grey=_tensor(stream("random_grayscale").random(batch) < config.random_grayscale.probability),
+        erased=_tensor(_draw_erased(config.random_erasing, batch, stream("random_erasing"))),
+        hole=_tensor(_place(np.full((batch, 2), config.coarse_dropout.size), stream("coarse_dropout"))),
+        own_share=_tensor(own_share),
+        pasted=_tensor(pasted),
     )
-    return Draws(*(torch.from_numpy(array.astype(np.float32)) for array in drawn))
 
 
 def augment(
     config: AugmentationConfig,
     spec: DataSpec,
-    images: Float[Tensor, "batch channels height width"],
+    images: Float[Tensor, "batch channels height width"] | UInt8[Tensor, "batch channels height width"],
     targets: Float[Tensor, "batch classes"],
     draws: Draws,
 ) -> tuple[Float[Tensor, "batch channels size size"], Float[Tensor, "batch classes"]]:
-    """Apply drawn parameters to square images with values in [0, 1] and to their target probabilities."""
-    fill = torch.tensor(spec.mean, device=images.device)
-    if moves(config) or images.shape[-1] != spec.image_size:
-        images = resample(images, draws.region * images.shape[-1], spec.image_size, fill)
-    if config.color_jitter != ColorJitterConfig():
-        images = jitter_color(images, draws.color)
-    if config.random_erasing.probability:
-        images = torch.where(box_mask(draws.erased, spec.image_size), fill.view(-1, 1, 1), images)
-    if config.coarse_dropout.size:
-        images = torch.where(box_mask(draws.hole, spec.image_size), fill.view(-1, 1, 1), images)
+    """Apply drawn parameters to square images, in [0, 1] or uint8, and to their target probabilities."""
+    count = _chunk(images, spec)
+    parts = zip(images.split(count), draws.split(count), strict=True)
+    images = _join([_alter(config, spec, part, part_draws) for part, part_draws in parts])
     if config.mix.mixup or config.mix.cutmix:
         return mix(images, targets, draws.own_share, draws.pasted)
     return images, targets
@@ -154,27 +187,39 @@ def augment(
 
 def moves(config: AugmentationConfig) -> bool:
     """Whether any operation on the geometry is on."""
-    geometry = (config.resized_crop, config.pad_crop, config.horizontal_flip, config.vertical_flip)
+    geometry = (config.resized_crop, config.pad_crop, config.horizontal_flip, config.vertical_flip, config.zoom)
     return any(operation != type(operation)() for operation in geometry)
 
 
-def jitter_color(
-    images: Float[Tensor, "batch channels height width"], factors: Float[Tensor, "batch 3"]
-) -> Float[Tensor, "batch channels height width"]:
-    """Scale brightness, contrast and saturation about 0, the mean of the grey image and the grey image."""
-    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)  # each (batch, 1, 1, 1)
-    images = (images * brightness).clamp(0, 1)
-    mean = grey(images).mean((2, 3), keepdim=True)
-    images = (mean + (images - mean) * contrast).clamp(0, 1)
-    shade = grey(images)
-    return (shade + (images - shade) * saturation).clamp(0, 1)
+def _alter(config: AugmentationConfig, spec: DataSpec, images: Tensor, draws: Draws) -> Tensor:
+    """Apply what treats each image alone."""
+    fill = torch.tensor(spec.mean, device=images.device)
+    images = images.float().div_(255) if images.dtype == torch.uint8 else images
+    if moves(config) or images.shape[-1] != spec.image_size:
+        images = resample(images, draws.region * images.shape[-1], spec.image_size, fill)
+    if config.rotation.turns:
+        images = warp(images, rotation_matrices(draws.turned), fill)
+    if config.rand_augment.operations:
+        images = rand_augment(images, draws.operations, draws.magnitudes, fill)
+    if config.color_jitter != ColorJitterConfig():
+        images = jitter_color(images, draws.color)
+    if config.random_grayscale.probability:
+        images = drop_color(images, draws.grey)
+    if config.random_erasing.probability or config.coarse_dropout.size:
+        covered = torch.maximum(box_mask(draws.erased, spec.image_size), box_mask(draws.hole, spec.image_size))
+        images = torch.lerp(images, fill.view(-1, 1, 1), covered)
+    return images
 
 
-def grey(images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 height width"]:
-    """Return the luma of ITU-R 601."""
-    if images.shape[1] == 1:
-        return images
-    return (images * images.new_tensor([0.299, 0.587, 0.114]).view(-1, 1, 1)).sum(1, keepdim=True)
+def _chunk(images: Tensor, spec: DataSpec) -> int:
+    """Return how many images to work on at a time: all of them on an accelerator, on a CPU what its cache holds."""
+    if images.device.type != "cpu":
+        return max(1, len(images))
+    return max(1, CHUNK // (images.shape[1] * max(images.shape[-1], spec.image_size) ** 2))
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def mix(
@@ -184,21 +229,19 @@ def mix(
     pasted: Float[Tensor, "batch 4"],
 ) -> tuple[Float[Tensor, "batch channels height width"], Float[Tensor, "batch classes"]]:
     """Blend each image with the one before it, or paste a box of that one into it; targets follow the pixels."""
-    mask = box_mask(pasted, images.shape[-1])
-    share = own_share.view(-1, 1, 1, 1)
-    partner = images.roll(1, 0)
-    blended = torch.where(mask, partner, images * share + partner * (1 - share))
-    weight = (own_share * (1 - mask.float().mean((1, 2, 3))))[:, None]
-    return blended, targets * weight + targets.roll(1, 0) * (1 - weight)
+    kept = 1 - box_mask(pasted, images.shape[-1])
+    share = own_share.view(-1, 1, 1, 1) * kept  # of the image in each pixel
+    weight = (own_share * kept.mean((1, 2, 3)))[:, None]
+    return images.roll(1, 0).lerp_(images, share), torch.lerp(targets.roll(1, 0), targets, weight)
 
 
-def box_mask(boxes: Float[Tensor, "batch 4"], size: int) -> Tensor:
-    """Return which pixel centres lie inside each box, (batch, 1, size, size), bool."""
+def box_mask(boxes: Float[Tensor, "batch 4"], size: int) -> Float[Tensor, "batch 1 {size} {size}"]:
+    """Return 1 where a pixel's centre lies inside the image's box, else 0."""
     centres = (torch.arange(size, device=boxes.device) + 0.5) / size
     top, left, height, width = boxes[:, :, None].unbind(1)  # each (batch, 1)
-    rows = (centres >= top) & (centres < top + height)
-    columns = (centres >= left) & (centres < left + width)
-    return rows[:, None, :, None] & columns[:, None, None, :]
+    rows = ((centres >= top) & (centres < top + height)).float()
+    columns = ((centres >= left) & (centres < left + width)).float()
+    return rows[:, None, :, None] * columns[:, None, None, :]
 
 
 def _draw_region(
@@ -216,7 +259,14 @@ def _draw_region(
         flipped = stream(name).random(batch) < flip.probability
         region[flipped, axis] += region[flipped, axis + 2]
         region[flipped, axis + 2] *= -1
+    factors = 1 + config.zoom.amount * stream("zoom").uniform(-1, 1, (batch, 2))
+    region[:, :2] += region[:, 2:] * (1 - factors) / 2
+    region[:, 2:] *= factors
     return region
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.astype(np.float32))
 
 
 def _draw_erased(config: RandomErasingConfig, batch: int, generator: np.random.Generator) -> np.ndarray:

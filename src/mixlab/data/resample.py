@@ -2,11 +2,15 @@
 
 A region of an image and an output size give one matrix per axis, so cropping, shifting, flipping, zooming and resizing
 are a single step, for a batch of regions as for one. Evaluate, predict and every export use it with `square_region`.
+What has no two axes, a rotation or a shear, is read by `warp`: in training only, and without antialiasing.
 """
+
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from mixlab.spec import ResizeMode
 
@@ -23,9 +27,11 @@ def resample_matrix(
     centres = start[:, None] + (torch.arange(size_out, device=start.device) + 0.5) * step[:, None]
     pixels = torch.arange(size_in, device=start.device) + 0.5
     width = step.abs().clamp(min=1)[:, None, None]
-    weights = (1 - (pixels - centres[:, :, None]).abs() / width).clamp(min=0)  # (batch, size_out, size_in)
+    distances = (pixels - centres[:, :, None]).abs_()  # (batch, size_out, size_in)
+    weights = distances.div_(width).neg_().add_(1).clamp_(min=0)
     inside = (centres >= 0) & (centres <= size_in)
-    return weights / weights.sum(2, keepdim=True).clamp(min=1e-6) * inside[:, :, None]
+    total = torch.where(inside[:, :, None], weights.sum(2, keepdim=True).clamp(min=1e-6), torch.inf)
+    return weights.div_(total)
 
 
 def resample(
@@ -40,9 +46,35 @@ def resample(
     """
     height, width = images.shape[2:]
     rows = resample_matrix(region[:, 0], region[:, 2], height, size)[:, None]  # (batch, 1, size, height)
-    columns = resample_matrix(region[:, 1], region[:, 3], width, size)[:, None]  # (batch, 1, size, width)
+    columns = resample_matrix(region[:, 1], region[:, 3], width, size)
     offset = fill.view(-1, 1, 1)
-    return rows @ (images - offset) @ columns.transpose(2, 3) + offset
+    read = (rows @ (images - offset)).flatten(1, 2) @ columns.transpose(1, 2)  # (batch, channels * size, size)
+    return read.unflatten(1, (-1, size)).add_(offset)
+
+
+def warp(
+    images: Float[Tensor, "batch channels size size"],
+    matrices: Float[Tensor, "batch 2 3"],
+    fill: Float[Tensor, " channels"],
+) -> Float[Tensor, "batch channels size size"]:
+    """Read the value at (x, y) of each result from the image at `matrix @ (x, y, 1)`, by bilinear interpolation.
+
+    x and y run from -1 to 1, from border to border. What lies outside the image reads as `fill`.
+    """
+    size = images.shape[-1]
+    centres = (torch.arange(size, device=images.device) * 2 + 1)[:, None] / size - 1
+    along_x, along_y, shift = matrices[:, None].unbind(3)  # each (batch, 1, 2)
+    columns = torch.view_as_complex(along_x * centres)  # (batch, size), x + iy: half the time of a matrix product
+    rows = torch.view_as_complex(along_y * centres + shift)
+    grid = torch.view_as_real(rows[:, :, None] + columns[:, None])  # (batch, size, size, 2)
+    offset = fill.view(-1, 1, 1)
+    return functional.grid_sample(images - offset, grid, align_corners=False).add_(offset)
+
+
+def rotation_matrices(turns: Float[Tensor, " batch"]) -> Float[Tensor, "batch 2 3"]:
+    """Return the matrices with which `warp` turns images about their centre, counterclockwise, in whole turns."""
+    cosine, sine, zero = (turns * math.tau).cos(), (turns * math.tau).sin(), torch.zeros_like(turns)
+    return torch.stack([cosine, -sine, zero, sine, cosine, zero], 1).view(-1, 2, 3)
 
 
 def square_region(height: int, width: int, mode: ResizeMode) -> tuple[float, float, float, float]:

@@ -53,9 +53,8 @@ def network_inputs(
 ) -> tuple[Float[Tensor, "batch channels size size"], Float[Tensor, "batch classes"]]:
     """Return the augmented images, in [0, 1], and target probabilities of a batch of stored images at a step."""
     draws = draw(experiment.augmentation, spec.image_size, len(images), experiment.seed, step)
-    floats = images.float() / 255 if images.dtype == torch.uint8 else images
     targets = functional.one_hot(labels.to(images.device), spec.num_classes).float()
-    return augment(experiment.augmentation, spec, floats, targets, draws.to(images.device))
+    return augment(experiment.augmentation, spec, images, targets, draws.to(images.device))
 
 
 def _accumulate_gradient(
