@@ -3,16 +3,31 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixlab.api import Answer, Classifier, Evaluation, Experiment, Run, create_model, evaluate, load, resume, train
+    from mixlab.api import (
+        Answer,
+        Classifier,
+        Evaluation,
+        Experiment,
+        Explanation,
+        Run,
+        create_model,
+        evaluate,
+        explain,
+        load,
+        resume,
+        train,
+    )
 
 __all__ = [
     "Answer",
     "Classifier",
     "Evaluation",
     "Experiment",
+    "Explanation",
     "Run",
     "create_model",
     "evaluate",
+    "explain",
     "load",
     "resume",
     "train",

@@ -9,6 +9,8 @@ from mixlab.evaluation import evaluate as evaluation
 from mixlab.evaluation.classifier import Answer, Classifier
 from mixlab.evaluation.evaluate import Evaluation
 from mixlab.experiment import Experiment, compose
+from mixlab.explaining import explain as explaining
+from mixlab.explaining.explain import Explanation
 from mixlab.models.catalogue import create_model
 from mixlab.run import bundle
 from mixlab.run.folder import Run, find_run
@@ -20,9 +22,11 @@ __all__ = [
     "Classifier",
     "Evaluation",
     "Experiment",
+    "Explanation",
     "Run",
     "create_model",
     "evaluate",
+    "explain",
     "load",
     "resume",
     "train",
@@ -82,3 +86,14 @@ def evaluate(
     if not run.is_finished:
         raise RunError(f"{run.folder} is not finished; go on with: mixlab train --resume {run.folder}")
     return evaluation.evaluate(run, split, other, device, workers)
+
+
+def explain(place: str | Path | Run, *pictures: str | Path, device: str = "auto") -> Explanation:
+    """Draw what a finished run sees into its folder: of pictures, or of 8 validation images.
+
+    Raises:
+        RunError: where the run is not finished or damaged.
+        DataError: where the data cannot be read, or kept no validation images.
+    """
+    run = place if isinstance(place, Run) else find_run(place)
+    return explaining.explain(run, [(str(picture), Path(picture).expanduser()) for picture in pictures], device)

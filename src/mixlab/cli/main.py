@@ -15,6 +15,7 @@ from mixlab.cli.compare import compare
 from mixlab.cli.data import data
 from mixlab.cli.doctor import doctor
 from mixlab.cli.evaluate import evaluate
+from mixlab.cli.explain import explain
 from mixlab.cli.models import models
 from mixlab.cli.predict import predict
 from mixlab.cli.runs import runs
@@ -35,7 +36,7 @@ def mixlab(debug: bool) -> None:
     """
 
 
-for command in (train, compare, evaluate, predict, models, runs, data, doctor):
+for command in (train, compare, evaluate, predict, explain, models, runs, data, doctor):
     mixlab.add_command(command)
 
 

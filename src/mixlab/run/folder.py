@@ -82,6 +82,10 @@ class Run:
         return self._made("plots")
 
     @property
+    def explanation(self) -> Path:
+        return self._made("explain")
+
+    @property
     def tensorboard(self) -> Path:
         return self._made("tensorboard")
 
