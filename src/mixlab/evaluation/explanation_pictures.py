@@ -192,7 +192,7 @@ def _lay_over(axes: Axes, heat: NDArray[np.float32]) -> None:
 
 def _heat_title(kind: str, predicted: str, shape: tuple[int, ...]) -> str:
     if shape == (1, 1):
-        return f"{kind}: a single place, nothing to tell apart"
+        return f"{kind}: a single place"
     of_class = f" for {pictures._short(predicted, 18)}" if kind == "class activation" else ""
     return f"{kind}{of_class}, {shape[0]} x {shape[1]}"
 
