@@ -66,6 +66,18 @@ def test_predict_reports_a_bad_file_in_its_row_and_goes_on(call, pictures: Path,
     assert call("predict", run, "*.nothing")[0] == 2
 
 
+def test_explain_lists_what_it_drew_and_reports_a_bad_file(call, pictures: Path, tmp_path: Path):
+    run = json.loads(train(call, pictures, "--json")[1])["run"]
+    (tmp_path / "bad.jpg").write_text("text")
+    code, out, err = call("explain", run, str(tmp_path / "bad.jpg"), str(pictures / "red" / "0.png"))
+    assert code == 1
+    assert "bad.jpg cannot be read: not an image" in err
+    assert "heat_0.png" in out
+    assert out.splitlines()[-1] == f"written  {run}/explain (4 pictures, explain.json)"
+    code, out, _ = call("explain", run, str(pictures / "red" / "0.png"), "--json")
+    assert (code, len(json.loads(out)["files"])) == (0, 4)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -89,6 +101,7 @@ def test_predict_reports_a_bad_file_in_its_row_and_goes_on(call, pictures: Path,
         (["train", "--resume", "none", "--epochs", "3"], 2, "leave out --epochs"),
         (["evaluate", "none"], 1, "there is no run none"),
         (["predict", "none", "x.jpg"], 1, "there is no run none"),
+        (["explain", "none"], 1, "there is no run none"),
         (["models", "show", "resnot"], 2, "unknown model 'resnot'; did you mean resnet?"),
         (["data", "check", "nowhere"], 1, "neither a data set nor a folder"),
         (["data", "download", "digits"], 1, "cannot be downloaded"),
@@ -227,6 +240,10 @@ def test_every_command_explains_itself(call):
         ["evaluate"],
         ["predict"],
         ["lr-find"],
+        ["explain"],
+        ["compare"],
+        ["report"],
+        ["reproduce"],
         ["models", "show"],
         ["runs", "rm"],
         ["data", "check"],

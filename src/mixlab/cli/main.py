@@ -15,6 +15,7 @@ from mixlab.cli.compare import compare
 from mixlab.cli.data import data
 from mixlab.cli.doctor import doctor
 from mixlab.cli.evaluate import evaluate
+from mixlab.cli.explain import explain
 from mixlab.cli.lr_find import lr_find
 from mixlab.cli.models import models
 from mixlab.cli.predict import predict
@@ -38,7 +39,20 @@ def mixlab(debug: bool) -> None:
     """
 
 
-for command in (train, compare, evaluate, predict, report, reproduce, lr_find, models, runs, data, doctor):
+for command in (
+    train,
+    compare,
+    evaluate,
+    predict,
+    explain,
+    report,
+    reproduce,
+    lr_find,
+    models,
+    runs,
+    data,
+    doctor,
+):
     mixlab.add_command(command)
 
 

@@ -30,7 +30,7 @@ def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_js
 
     if as_csv and as_json:
         raise click.UsageError("Choose --csv or --json.")
-    found = list(_found(pictures))
+    found = list(find_pictures(pictures))
     classifier = api.load(model, device)
     rows = [_row(name, answer, top) for name, answer in _answers(classifier, found)]
     if as_json:
@@ -43,7 +43,12 @@ def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_js
         raise click.exceptions.Exit(1)
 
 
-def _found(pictures: Iterable[str]) -> Iterator[tuple[str, Path | bytes]]:
+def find_pictures(pictures: Iterable[str]) -> Iterator[tuple[str, Path | bytes]]:
+    """Yield the name and the file, or the bytes, of each picture that files, folders, patterns and - stand for.
+
+    Raises:
+        UsageError: for a folder or pattern without pictures.
+    """
     from mixlab.data.decode import IMAGE_SUFFIXES
     from mixlab.data.splits import natural_key
 

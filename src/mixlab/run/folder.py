@@ -84,6 +84,10 @@ class Run:
         return self._made("plots")
 
     @property
+    def explanation(self) -> Path:
+        return self._made("explain")
+
+    @property
     def tensorboard(self) -> Path:
         return self._made("tensorboard")
 
