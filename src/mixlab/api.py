@@ -117,65 +117,70 @@ def evaluate(
     return evaluation.evaluate(run, split, other, device, workers)
 
 
+def _take_options(values: dict[str, Any]) -> Options:
+    """Take out of `values` what does not decide a result."""
+    options = {key: values.pop(key) for key in OPTIONS & values.keys()}
+    if "out" in options:
+        options["out"] = Path(options["out"])
+    return Options(**options)
 
 
-
-
-    """
-
-
-
-    """
-    )
-) -> Comparison:
+def compare(
+    models: Sequence[str] = (),
     *,
+    data: str | Path = "",
+    seeds: int | Sequence[int] = 1,
+    budget: str = "",
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    file: str | Path = "",
+    recipe: str | Path = "",
+    match_parameters: str = "",
+    jobs: int = 1,
     **values: Any,
+) -> Comparison:
+    """Train models, or variants, with several seeds under one budget, and say which differences hold.
+
     Args:
-        DataError: where the data cannot be read, or kept no validation images.
-    """Draw what a finished run sees into its folder: of pictures, or of 8 validation images.
-        MixlabError: with one line that says what was given, what was expected and what to do.
+        models: names, each a variant.
+        seeds: how many, from 0 on, or which.
+        budget: of each run: "epochs=30", "images=1e6", "macs=1e15" or "time=10m"; "": the recipe's epochs.
+        vary: key path -> values; a variant for each combination, such as {"model.kernel_size": [3, 5]}.
+        file: TOML file with a table for each variant.
+        match_parameters: variant whose number of parameters the others get, by their width.
+        jobs: trainings at once.
+        values: as for `train`, for all variants.
+
     Raises:
+        MixlabError: with one line that says what was given, what was expected and what to do.
+    """
+    options = _take_options(values)
+    given = {"recipe": str(recipe), "budget": budget, "match_parameters": match_parameters}
+    read = (read_file(Path(file)) if file else ComparisonFile()).model_copy(
+        update={name: value for name, value in given.items() if value} | ({"seeds": seeds} if seeds != 1 else {})
+    )
+    fields = {SHORT.get(key, key): value for key, value in values.items()} | ({"data": data} if data else {})
+    request = compose_request(read, models, list((vary or {}).items()), fields, ())
+    return comparing.compare(request, options, jobs)
+
+
+def report(place: str | Path, path: str | Path | None = None, root: Path = Path("runs")) -> Path:
+    """Write the report of a comparison's folder or of a run, and return its path.
+
+    Raises:
+        RunError: where there is neither, or it is not finished.
+    """
+    for folder in (Path(place).expanduser(), root / place):
+        if (folder / "leaderboard.json").is_file():
+            return comparing.read_comparison(folder).report(path or "")
+    return write_run_report(find_run(place, root), Path(path) if path else None)
+
+
+def explain(place: str | Path | Run, *pictures: str | Path, device: str = "auto") -> Explanation:
+    """Draw what a finished run sees into its folder: of pictures, or of 8 validation images.
+
     Raises:
         RunError: where the run is not finished or damaged.
-        RunError: where there is neither, or it is not finished.
-    """Take out of `values` what does not decide a result."""
-    """Train models, or variants, with several seeds under one budget, and say which differences hold.
-    """Write the report of a comparison's folder or of a run, and return its path.
-        budget: of each run: "epochs=30", "images=1e6", "macs=1e15" or "time=10m"; "": the recipe's epochs.
-    budget: str = "",
-    data: str | Path = "",
-def _take_options(values: dict[str, Any]) -> Options:
-def compare(
-def explain(place: str | Path | Run, *pictures: str | Path, device: str = "auto") -> Explanation:
-def report(place: str | Path, path: str | Path | None = None, root: Path = Path("runs")) -> Path:
-    fields = {SHORT.get(key, key): value for key, value in values.items()} | ({"data": data} if data else {})
-        file: TOML file with a table for each variant.
-    file: str | Path = "",
-    for folder in (Path(place).expanduser(), root / place):
-    given = {"recipe": str(recipe), "budget": budget, "match_parameters": match_parameters}
-    if "out" in options:
-        if (folder / "leaderboard.json").is_file():
-    jobs: int = 1,
-        jobs: trainings at once.
-    match_parameters: str = "",
-        match_parameters: variant whose number of parameters the others get, by their width.
-    models: Sequence[str] = (),
-        models: names, each a variant.
-    options = _take_options(values)
-    options = {key: values.pop(key) for key in OPTIONS & values.keys()}
-        options["out"] = Path(options["out"])
-    read = (read_file(Path(file)) if file else ComparisonFile()).model_copy(
-    recipe: str | Path = "",
-    request = compose_request(read, models, list((vary or {}).items()), fields, ())
-    return Options(**options)
-    return comparing.compare(request, options, jobs)
-            return comparing.read_comparison(folder).report(path or "")
-    return explaining.explain(run, [(str(picture), Path(picture).expanduser()) for picture in pictures], device)
-    return write_run_report(find_run(place, root), Path(path) if path else None)
+        DataError: where the data cannot be read, or kept no validation images.
+    """
     run = place if isinstance(place, Run) else find_run(place)
-        seeds: how many, from 0 on, or which.
-    seeds: int | Sequence[int] = 1,
-        update={name: value for name, value in given.items() if value} | ({"seeds": seeds} if seeds != 1 else {})
-        values: as for `train`, for all variants.
-    vary: Mapping[str, Sequence[Any]] | None = None,
-        vary: key path -> values; a variant for each combination, such as {"model.kernel_size": [3, 5]}.
+    return explaining.explain(run, [(str(picture), Path(picture).expanduser()) for picture in pictures], device)

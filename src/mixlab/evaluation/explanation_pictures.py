@@ -46,7 +46,7 @@ def patch_filters(path: Path, filters: NDArray[np.float32], layer: str = "the fi
         figure.supxlabel(scale, fontsize=8, color=GREY)
     else:
         _weight_bar(figure, "weight", (f"-{limit:.2g}", "0", f"+{limit:.2g}"))
-    pictures._save(figure, path)
+    pictures.save(figure, path)
 
 
 def depthwise_kernels(path: Path, kernels: Mapping[str, NDArray[np.float32]]) -> None:
@@ -65,7 +65,7 @@ def depthwise_kernels(path: Path, kernels: Mapping[str, NDArray[np.float32]]) ->
     layers = f", {len(names)} of {len(kernels)} layers" if len(names) < len(kernels) else ""
     figure.suptitle(f"Depthwise kernels: {_of(columns, most, 'channels')}{layers}, the largest norm first")
     _weight_bar(figure, "weight, share of\nthe row's largest", ("-1", "0", "+1"))
-    pictures._save(figure, path)
+    pictures.save(figure, path)
 
 
 def heat_map(
@@ -94,7 +94,7 @@ def heat_map(
     lit.set_title(_heat_title(kind, top[0][0], heat.shape), fontsize=9)
     _probabilities(bars, top)
     figure.suptitle(_title(title, 90), fontsize=11)
-    pictures._save(figure, path)
+    pictures.save(figure, path)
 
 
 def feature_maps(path: Path, image: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float32]], title: str) -> None:
@@ -123,7 +123,7 @@ def feature_maps(path: Path, image: NDArray[np.uint8], maps: Mapping[str, NDArra
     )
     layers = f", {len(names)} of {len(maps)} layers" if len(names) < len(maps) else ""
     figure.suptitle(f"{_title(title, 60)}: the {columns} channels that vary most{layers}", fontsize=11)
-    pictures._save(figure, path)
+    pictures.save(figure, path)
 
 
 def _row_of_kernels(row: Sequence[Axes], name: str, kernels: NDArray[np.float32]) -> None:
@@ -193,20 +193,20 @@ def _lay_over(axes: Axes, heat: NDArray[np.float32]) -> None:
 def _heat_title(kind: str, predicted: str, shape: tuple[int, ...]) -> str:
     if shape == (1, 1):
         return f"{kind}: a single place"
-    of_class = f" for {pictures._short(predicted, 18)}" if kind == "class activation" else ""
+    of_class = f" for {pictures.short(predicted, 18)}" if kind == "class activation" else ""
     return f"{kind}{of_class}, {shape[0]} x {shape[1]}"
 
 
 def _title(name: str, longest: int) -> str:
     """Shorten a title that may hold the name of a file, which need not be UTF-8."""
-    return pictures._short(name.encode("utf-8", "replace").decode(), longest)
+    return pictures.short(name.encode("utf-8", "replace").decode(), longest)
 
 
 def _probabilities(axes: Axes, top: Sequence[tuple[str, float]]) -> None:
     places, shares = range(len(top)), [100 * share for _, share in top]
     axes.barh(places, shares, 0.45, color=[BLUE, *[SKY] * (len(top) - 1)])
     for place, (name, share) in enumerate(top):
-        axes.text(0, place - 0.32, f"{pictures._short(name, 30)}  {share:.1%}", fontsize=9, va="bottom")
+        axes.text(0, place - 0.32, f"{pictures.short(name, 30)}  {share:.1%}", fontsize=9, va="bottom")
     axes.set(xlim=(0, 100), ylim=(max(len(top), 3) - 0.5, -0.75), yticks=[], xlabel="probability, %")
     axes.set_title("most probable classes", fontsize=9)
     pictures._clean(axes)
