@@ -1,4 +1,4 @@
-# make demo: train and use ConvMixer on real handwriting.  make test: the fast tests.
+# make demo: compare four networks on real handwriting.  make test: the fast tests.
 PYTHON ?= python3
 BIN := .venv/bin
 # on Windows: make BIN=.venv/Scripts ...

@@ -1,4 +1,4 @@
-"""What `make demo` does: train ConvMixer on real handwriting, measure it, classify single pictures.
+"""What `make demo` does: compare four networks on real handwriting, and use the winner on single pictures.
 
 Each step prints the command that does the same.
 """
@@ -13,6 +13,7 @@ import mixlab
 from mixlab.data.catalogue import parse_data
 from mixlab.data.images import MemoryImages
 
+MODELS = ("convmixer_64_4", "vit_64_4_patch2", "vit_64_4_patch2_conv", "resnet9")
 PICTURES = Path("runs/demo-pictures")
 
 
@@ -38,13 +39,16 @@ def write_pictures() -> list[str]:
 
 
 def main() -> None:
-    command("train", "--data", "digits")
-    run = mixlab.train(data="digits", quiet=True)  # the same experiment: returns the finished run
-    command("evaluate", str(run.folder))
-    command("predict", str(run.folder), *write_pictures())
+    command("compare", "--data", "digits", "--models", ",".join(MODELS), "--seeds", "2")
+    found = mixlab.compare(MODELS, data="digits", seeds=2)  # the same comparison: returns what is finished
+    best = found.folder.parent / found.leaderboard.rows[0].runs[0].run
+    command("evaluate", str(best))
+    command("predict", str(best), *write_pictures())
     print(f"""
-The run is in {run.folder}: curves in plots/, pictures of the test in evaluation/test/, the model in bundle/.
+The report of the comparison: {found.folder / "report.html"}
+The winner is in {best}: the model in bundle/, pictures of the test in evaluation/test/.
 Next, with a folder of your own pictures in one folder per class:
+  .venv/bin/mixlab compare --data FOLDER --models convmixer,vit,resnet9 --budget time=5m
   .venv/bin/mixlab train --data FOLDER --max-time 10m
   .venv/bin/mixlab predict runs/NAME picture.jpg""")
 

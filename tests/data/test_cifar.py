@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mixlab.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, read_cifar
+from mixlab.data.catalogue import parse_data
+from mixlab.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, kind_of, read_cifar
 from mixlab.errors import DataError
 
 BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
@@ -190,3 +191,13 @@ def test_what_a_hostile_pickle_asks_for_is_named(tmp_path):
 def test_the_hostile_pickles_would_work_elsewhere(tmp_path):
     pickle.load(io.BytesIO(next(hostile_pickles(tmp_path / "marker"))))
     assert (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(("name", "form"), FOLDERS)
+def test_a_folder_in_an_official_layout_is_known_without_its_name(tmp_path, name, form):
+    place = write(tmp_path, name, form)
+    assert (kind_of(place), kind_of(tmp_path)) == (name, None)
+    found = parse_data(str(place))
+    assert (found.name, found.path) == (name, str(place))
+    next(place.glob("test*")).unlink()
+    assert kind_of(place) is None

@@ -210,7 +210,8 @@ def expand(data: Any) -> dict[str, Any]:
     if not looks_like_path:
         known = did_you_mean(name, NAMES) or f"; known: {', '.join(NAMES)}"
         raise DataError(f"{name!r} is neither a data set nor a folder{known}")
-    return {**fields, "name": "folder", "path": os.path.normpath(expand_user(name).absolute())}
+    path = os.path.normpath(expand_user(name).absolute())
+    return {**fields, "name": cifar.kind_of(Path(path)) or "folder", "path": path}
 
 
 def foreign(config: DataConfig) -> DataSet:

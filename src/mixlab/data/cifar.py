@@ -124,6 +124,15 @@ _LAYOUTS: dict[CifarName, tuple[_Layout, ...]] = {
 }
 
 
+def kind_of(folder: Path) -> CifarName | None:
+    """Return which of the two data sets a folder itself holds, whole, in one of its official layouts."""
+    for name, layouts in _LAYOUTS.items():
+        for layout in layouts:
+            if all((folder / f"{batch}{layout.suffix}").is_file() for batch in (*layout.train, layout.test)):
+                return name
+    return None
+
+
 def _find(folder: Path, name: CifarName) -> tuple[_Layout, Path]:
     for layout in _LAYOUTS[name]:
         for place in (folder, folder / layout.folder):
