@@ -54,7 +54,7 @@ PUBLISHED: dict[str, Published] = {
     ),
     "convmixer_1024_20_ks9_p14": Published(224, ConvMixerConfig(dim=1024, depth=20, kernel_size=9, patch_size=14)),
     "convmixer_1536_20": Published(224, ConvMixerConfig(dim=1536, depth=20, kernel_size=9, patch_size=7)),
-    # 32 px: the origin's comparisons with ConvMixer (docs/recipes.md), and the same as convolutions only
+    # 32 px: the origin's comparisons with ConvMixer (mixlab reproduce list), and the same as convolutions only
     "vit_small_patch4": Published(32, _vit_small),
     "vit_small_patch4_conv": Published(32, _vit_small.model_copy(update={"projection": "convolution"})),
     "vit_512_6_patch4": Published(32, _vit_512_6),
