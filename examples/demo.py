@@ -1,4 +1,4 @@
-"""What `make demo` does: compare four networks on real handwriting, and use the winner on single pictures.
+"""What `make demo` does: compare four networks on real handwriting, and use the best one on single pictures.
 
 Each step prints the command that does the same.
 """
@@ -42,11 +42,10 @@ def main() -> None:
     command("compare", "--data", "digits", "--models", ",".join(MODELS), "--seeds", "2")
     found = mixlab.compare(MODELS, data="digits", seeds=2)  # the same comparison: returns what is finished
     best = found.folder.parent / found.leaderboard.rows[0].runs[0].run
-    command("evaluate", str(best))
     command("predict", str(best), *write_pictures())
     print(f"""
-The report of the comparison: {found.folder / "report.html"}
-The winner is in {best}: the model in bundle/, pictures of the test in evaluation/test/.
+The winner is in {best}; what ships of it is in bundle/.
+The report of the comparison is {found.folder / "report.html"}
 Next, with a folder of your own pictures in one folder per class:
   .venv/bin/mixlab compare --data FOLDER --models convmixer,vit,resnet9 --budget time=5m
   .venv/bin/mixlab train --data FOLDER --max-time 10m
