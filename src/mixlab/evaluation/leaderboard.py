@@ -98,7 +98,7 @@ class Leaderboard(Config):
         against = [pair for pair in self.pairs if pair.first == best.name]
         beaten = [f"{pair.second} by {points(pair.difference)}" for pair in against if _is(pair, "better")]
         close = [pair.second for pair in against if _is(pair, "within noise")]
-        reversed_ = [f"{pair.second} ({points(pair.difference)})" for pair in against if _is(pair, "worse")]
+        reversed_ = [f"{pair.second}: {points(pair.difference)}" for pair in against if _is(pair, "worse")]
         parts = [f"beats {_listed(beaten)}"] if beaten else []
         parts += [f"cannot be told from {_listed(close)}"] if close else []
         parts += [f"is chosen by validation but loses on test to {_listed(reversed_)}"] if reversed_ else []
@@ -115,8 +115,9 @@ class Leaderboard(Config):
 
 
 def points(difference: Difference) -> str:
-    """Return a difference and half the width of its interval, as "0.7 ± 0.3 points"."""
-    return f"{100 * difference.value:.1f} ± {50 * (difference.high - difference.low):.1f} points"
+    """Return a difference with its interval, as "0.7 points (0.4 to 1.1)"."""
+    value, low, high = (100 * each for each in (difference.value, difference.low, difference.high))
+    return f"{value:.1f} points ({low:.1f} to {high:.1f})"
 
 
 def measured(run: Run) -> Measured:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mixlab.evaluation.leaderboard import Leaderboard, Pair
 from mixlab.evaluation.metrics import ReliabilityBins
@@ -66,9 +66,9 @@ def costs(found: Leaderboard) -> Markup:
                     **style,
                 )
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(_decades())
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
             axes.xaxis.set_major_formatter(FuncFormatter(short))
-            axes.xaxis.set_minor_formatter(lambda value, place: "")
+            axes.xaxis.set_minor_locator(NullLocator())
             axes.margins(x=0.25, y=0.2)
             clean(axes, name)
         panels[0].set_ylabel("test top-1, %")
@@ -174,12 +174,6 @@ def short(value: float, place: Any = None) -> str:
         if value >= size:
             return f"{value / size:.3g} {letter}"
     return f"{value:.3g}"
-
-
-def _decades() -> Any:
-    from matplotlib.ticker import LogLocator
-
-    return LogLocator(subs=(1.0, 3.0), numticks=6)
 
 
 def _aligned(seeds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:

@@ -34,6 +34,8 @@ SECTIONS = (
     protocol.threats,
 )
 
+LONGEST_TITLE = 60  # letters of all names; more are only counted
+
 
 def write_report(folder: Path, found: Leaderboard, path: Path | None = None) -> Path:
     """Write the report of a comparison, by default into its folder; the runs lie beside the folder.
@@ -71,8 +73,9 @@ def write_run_report(run: Run, path: Path | None = None) -> Path:
 
 def _write(material: Material, path: Path) -> Path:
     found = material.leaderboard
-    names = [row.name for row in material.rows]
-    durable.write_bytes(path, _page(f"{' · '.join(names[:4])} on {found.data}", material).encode())
+    names = " · ".join(row.name for row in material.rows)
+    shown = names if len(names) <= LONGEST_TITLE else f"{len(material.rows)} models"
+    durable.write_bytes(path, _page(f"{shown} on {found.data}", material).encode())
     return path
 
 

@@ -127,12 +127,12 @@ def heat_maps(material: Material) -> Section | None:
         for label, line in zip(truth, zip(*columns, strict=True), strict=True)
     ]
     head = Markup("").join(Markup("<th>{}</th>").format(each) for each in ["true class", *header])
-    body = Markup('<div class="wide"><table class="plain"><thead><tr>{}</tr></thead>{}</table></div>').format(
-        head, Markup("").join(lines)
-    )
+    body = Markup(
+        '<div class="wide"><table class="plain"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
+    ).format(head, Markup("").join(lines))
     about = (
         "Brighter: counted more for the predicted class. Test images, one of each class, first seed. A heat map shows "
-        "where evidence lies, not why."
+        "where evidence lies, not why; a network that ends in a single place has none."
     )
     return Section("looks", "What they look at", about, body)
 
@@ -146,7 +146,8 @@ def _heat_column(material: Material, row: Row, names: Sequence[str]) -> list[Mar
     maps = explanation.heat_maps(material.model(row.name), found, classes)
     shown = []
     for pixels, heat, name in zip(uint8(found), maps, names, strict=True):
-        picture = tiles.picture(tiles.heat(pixels, heat), f"{row.name} on {name}", width=96)
+        several = heat.size > 1  # a last feature map of one place says nothing of places
+        picture = tiles.picture(tiles.heat(pixels, heat) if several else pixels, f"{row.name} on {name}", width=96)
         shown.append(Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(picture, _said(predictions[name])))
     return shown
 
