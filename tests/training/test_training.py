@@ -453,3 +453,26 @@ def test_resumed_optimiser_state_has_the_memory_layout_of_training(tiny: dict, o
     state.restore(checkpoint)
     for parameter, values in state.optimizer.state.items():
         assert values["exp_avg"].stride() == parameter.stride()
+
+
+def test_a_worker_that_the_signal_ended_first_is_no_error(
+    tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch
+):
+    """A signal to the whole group can reach a worker before it ignores signals; torch then misses it."""
+    experiment = parse_experiment(tiny)
+    whole = train(experiment, options)
+    real = loop.batches
+
+    def broken(images, order, workers):
+        for place, batch in enumerate(real(images, order, workers)):
+            if place == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise RuntimeError("DataLoader worker (pid(s) 1) exited unexpectedly")
+            yield batch
+
+    again = Options(device="cpu", workers=0, out=options.out / "again", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "batches", broken)
+        with pytest.raises(Interrupted, match="SIGTERM: saved at step 1"):
+            train(experiment, again)
+    assert content(train(experiment, again)) == content(whole)

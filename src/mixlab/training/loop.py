@@ -57,7 +57,7 @@ def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator
     session.screen.start(f"epoch {state.epoch + 1}/{experiment.epochs:g}", first, last)
     state.train_mode()
     saved = started = time.perf_counter()
-    with contextlib.closing(batches(images, chosen, session.options.workers)) as found:
+    with contextlib.closing(batches(images, chosen, session.options.workers)) as found, session.stop.reading():
         for place, batch in enumerate(found):
             session.stop.check()
             if time.perf_counter() - saved > session.options.save_seconds:
@@ -121,7 +121,7 @@ def _watch(session: Session, state: TrainState, split: str, images: Images) -> i
         precision, workers = DTYPES[session.experiment.precision], session.options.workers
         model = state.shipped.eval()
         watched = inference.iterate(model, images, session.data.spec, session.device, precision, workers)
-        with contextlib.closing(watched) as batches_of_logits:
+        with contextlib.closing(watched) as batches_of_logits, session.stop.reading():
             for found in batches_of_logits:
                 session.stop.check()
                 yield found

@@ -1,8 +1,10 @@
 """Signals that ask training to stop: the first is noted, the second ends the process at once."""
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -30,6 +32,15 @@ class StopSignals:
         """Raise Interrupted where a signal has come."""
         if self.asked:
             raise Interrupted(self.asked)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Where a signal has come, raise Interrupted for workers that it ended before they could ignore it."""
+        try:
+            yield
+        except RuntimeError:
+            self.check()
+            raise
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
