@@ -106,6 +106,7 @@ def test_where_every_run_fails_the_reason_is_named(tiny: dict, options: Options)
         compare(request_of(tiny, 1, bad={"clip_norm": 0.0, "optimizer": {"learning_rate": 1e30}}), options)
 
 
+@pytest.mark.slow
 def test_several_at_once_give_what_one_after_the_other_gives(tiny: dict, options: Options):
     one = compare(request_of(tiny, seeds=1), options)
     two = compare(request_of(tiny, seeds=1), Options(device="cpu", workers=0, out=options.out / "two"), jobs=2)
@@ -115,11 +116,11 @@ def test_several_at_once_give_what_one_after_the_other_gives(tiny: dict, options
 
 
 def test_a_time_is_left_to_each_run(tiny: dict, options: Options):
-    file = ComparisonFile(budget="time=4s", experiment=tiny | {"epochs": 100000}, variants={"a": {}})
+    file = ComparisonFile(budget="time=2s", experiment=tiny | {"epochs": 100000}, variants={"a": {}})
     found = compare(compose_request(file, (), (), {}, ()), options)
     [row] = found.leaderboard.rows
     assert row.runs[0].epochs < 100000
-    assert found.leaderboard.budget == "4 seconds each"
+    assert found.leaderboard.budget == "2 seconds each"
 
 
 def test_watched_test_accuracy_is_shown_as_optimistic(tiny: dict, options: Options):

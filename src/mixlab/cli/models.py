@@ -3,6 +3,7 @@
 import click
 
 from mixlab.cli import common
+from mixlab.errors import UsageError
 
 
 @click.group()
@@ -14,14 +15,20 @@ def models() -> None:
 @click.option("--image-size", default=0, type=int, help="Side of the input for the operations; else the usual one.")
 @common.as_json
 def list_models(image_size: int, as_json: bool) -> None:
-    """List the published sizes with parameters and multiply-accumulates for 10 classes."""
+    """List the published sizes that take such an image, with parameters and multiply-accumulates for 10 classes."""
+    import torch
+
     from mixlab.models.catalogue import PUBLISHED, create_model, usual_image_size
     from mixlab.models.inspection import macs, parameters
 
     rows = []
     for name in PUBLISHED:
         size = image_size or usual_image_size(name)
-        model = create_model(name, num_classes=10, image_size=size)
+        try:
+            with torch.device("meta"):  # shapes without numbers
+                model = create_model(name, num_classes=10, image_size=size)
+        except UsageError:  # its patches are larger than the image
+            continue
         rows.append({"model": name, "parameters": parameters(model), "image_size": size, "macs": macs(model, 3, size)})
     if as_json:
         return common.print_json({"models": rows})
