@@ -132,6 +132,7 @@ def compare(
     seeds: int | Sequence[int] = 1,
     budget: str = "",
     vary: Mapping[str, Sequence[Any]] | None = None,
+    variants: Mapping[str, Mapping[str, Any]] | None = None,
     file: str | Path = "",
     recipe: str | Path = "",
     match_parameters: str = "",
@@ -145,6 +146,8 @@ def compare(
         seeds: how many, from 0 on, or which.
         budget: of each run: "epochs=30", "images=1e6", "macs=1e15" or "time=10m"; "": the recipe's epochs.
         vary: key path -> values; a variant for each combination, such as {"model.kernel_size": [3, 5]}.
+        variants: name -> fields that differ, such as {"wide": {"model": {"name": "resnet9", "width": 64}}}; instead of
+            models, and of those in `file`.
         file: TOML file with a table for each variant.
         match_parameters: variant whose number of parameters the others get, by their width.
         jobs: trainings at once.
@@ -154,10 +157,9 @@ def compare(
         MixlabError: with one line that says what was given, what was expected and what to do.
     """
     options = _take_options(values)
-    given = {"recipe": str(recipe), "budget": budget, "match_parameters": match_parameters}
-    read = (read_file(Path(file)) if file else ComparisonFile()).model_copy(
-        update={name: value for name, value in given.items() if value} | ({"seeds": seeds} if seeds != 1 else {})
-    )
+    given = {"recipe": str(recipe), "budget": budget, "match_parameters": match_parameters, "variants": variants}
+    laid = {name: value for name, value in given.items() if value} | ({"seeds": seeds} if seeds != 1 else {})
+    read = ComparisonFile.parse((read_file(Path(file)) if file else ComparisonFile()).model_dump() | laid)
     fields = {SHORT.get(key, key): value for key, value in values.items()} | ({"data": data} if data else {})
     request = compose_request(read, models, list((vary or {}).items()), fields, ())
     return comparing.compare(request, options, jobs)

@@ -10,9 +10,9 @@ from mixlab.comparison import compare as comparing
 from mixlab.comparison.compare import compare, folder_of, read_comparison
 from mixlab.comparison.compose import ComparisonFile, compose_request
 from mixlab.comparison.request import ComparisonRequest
-from mixlab.errors import Interrupted, RunError, TrainingError
+from mixlab.errors import Interrupted, RunError, TrainingError, UsageError
 from mixlab.evaluation import leaderboard
-from mixlab.run.folder import Run, list_runs
+from mixlab.run.folder import list_runs
 from mixlab.training import loop, step
 from mixlab.training.session import Options
 
@@ -169,8 +169,24 @@ def test_the_api_compares_and_reports(pictures: Path, tmp_path: Path):
     path = found.report(tmp_path / "mine.html")
     assert path.read_text().startswith("<!doctype html>")
     assert mixlab.report(found.folder) == found.folder / "report.html"
-    run = Run(found.folder.parent / found.leaderboard.rows[0].runs[0].run)
+    (run,) = found.runs("dim=4")
+    assert run.experiment.model.width == 4
     assert mixlab.report(run.folder) == run.folder / "report.html"
+    with pytest.raises(UsageError, match=r"no row 'dim=5'; did you mean dim=[48]"):
+        found.runs("dim=5")
+
+
+def test_the_api_compares_named_variants(pictures: Path, tmp_path: Path):
+    variants = {"narrow": {"model": {"name": "convmixer", "dim": 4, "depth": 1}}, "vit": {"model": "vit_64_4_patch2"}}
+    options = {"data": pictures, "epochs": 1, "batch_size": 8, "out": tmp_path, "workers": 0, "data.image_size": 16}
+    found = mixlab.compare(variants=variants, seeds=[3], **options)
+    assert {row.name: row.model for row in found.leaderboard.rows} == {
+        "narrow": "convmixer_custom",
+        "vit": "vit_64_4_patch2",
+    }
+    assert [run.experiment.seed for run in found.runs("vit")] == [3]
+    with pytest.raises(UsageError, match=r"variants\.vit"):
+        mixlab.compare(variants={"vit": "vit_64_4_patch2"}, **options)  # pyright: ignore[reportArgumentType]
 
 
 def test_what_is_no_comparison_is_refused(tmp_path: Path):

@@ -17,7 +17,7 @@ from mixlab.comparison.budget import Cost, cost_of, with_budget
 from mixlab.comparison.request import Budget, ComparisonRequest, Variant
 from mixlab.comparison.workers import Outcome, Task, run_all
 from mixlab.config import digest
-from mixlab.errors import MixlabError, RunError, TrainingError
+from mixlab.errors import MixlabError, RunError, TrainingError, UsageError, did_you_mean
 from mixlab.evaluation import evaluate, leaderboard
 from mixlab.evaluation.leaderboard import SPLIT, Failure, Leaderboard
 from mixlab.experiment import Experiment
@@ -35,6 +35,18 @@ class Comparison:
 
     folder: Path
     leaderboard: Leaderboard
+
+    def runs(self, name: str) -> list[Run]:
+        """Return the finished runs of one row, by seed.
+
+        Raises:
+            UsageError: for a name that is no row.
+        """
+        rows = {row.name: row for row in self.leaderboard.rows}
+        if name not in rows:
+            known = did_you_mean(name, rows) or f"; known: {', '.join(rows)}"
+            raise UsageError(f"the comparison has no row {name!r}{known}")
+        return [Run(self.folder.parent / each.run) for each in rows[name].runs]
 
     def report(self, path: str | Path = "") -> Path:
         """Write one HTML file, by default into the folder, and return its path."""
