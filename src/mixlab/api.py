@@ -1,5 +1,6 @@
 """The names of `import mixlab`: verbs that do what the commands do, and return what the commands print."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -129,7 +130,7 @@ def compare(
     models: Sequence[str] = (),
     *,
     data: str | Path = "",
-    seeds: int | Sequence[int] = 1,
+    seeds: int | Sequence[int] = (),
     budget: str = "",
     vary: Mapping[str, Sequence[Any]] | None = None,
     variants: Mapping[str, Mapping[str, Any]] | None = None,
@@ -143,7 +144,7 @@ def compare(
 
     Args:
         models: names, each a variant.
-        seeds: how many, from 0 on, or which.
+        seeds: how many, from 0 on, or which; (): those of the file, else 1.
         budget: of each run: "epochs=30", "images=1e6", "macs=1e15" or "time=10m"; "": the recipe's epochs.
         vary: key path -> values; a variant for each combination, such as {"model.kernel_size": [3, 5]}.
         variants: name -> fields that differ, such as {"wide": {"model": {"name": "resnet9", "width": 64}}}; instead of
@@ -151,18 +152,20 @@ def compare(
         file: TOML file with a table for each variant.
         match_parameters: variant whose number of parameters the others get, by their width.
         jobs: trainings at once.
-        values: as for `train`, for all variants.
+        values: as for `train`, for all variants; `quiet=True` says nothing of the runs.
 
     Raises:
         MixlabError: with one line that says what was given, what was expected and what to do.
     """
     options = _take_options(values)
-    given = {"recipe": str(recipe), "budget": budget, "match_parameters": match_parameters, "variants": variants}
-    laid = {name: value for name, value in given.items() if value} | ({"seeds": seeds} if seeds != 1 else {})
+    given = {"recipe": str(recipe), "budget": budget, "match_parameters": match_parameters}
+    given |= {"variants": variants, "seeds": seeds}
+    laid = {name: value for name, value in given.items() if value}
     read = ComparisonFile.parse((read_file(Path(file)) if file else ComparisonFile()).model_dump() | laid)
     fields = {SHORT.get(key, key): value for key, value in values.items()} | ({"data": data} if data else {})
     request = compose_request(read, models, list((vary or {}).items()), fields, ())
-    return comparing.compare(request, options, jobs)
+    say = (lambda line: None) if options.quiet else (lambda line: print(line, file=sys.stderr))
+    return comparing.compare(request, options, jobs, say)
 
 
 def report(place: str | Path, path: str | Path | None = None, root: Path = Path("runs")) -> Path:

@@ -15,7 +15,6 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from mixlab.config import Config
-from mixlab.errors import UsageError
 from mixlab.models.layers import (
     ChannelLayerNorm,
     DropPath,
@@ -23,6 +22,7 @@ from mixlab.models.layers import (
     Initialisation,
     Normalize,
     SameConv2d,
+    check_patch,
     drop_path_rates,
     initialise,
 )
@@ -64,11 +64,7 @@ class ConvMixerConfig(Config):
         Raises:
             UsageError: where the image is smaller than one patch.
         """
-        if spec.image_size + 2 * self.patch_padding < self.patch_size:
-            raise UsageError(
-                f"model.patch_size={self.patch_size} is larger than the image ({spec.image_size} px); "
-                "choose a smaller patch or a larger data.image_size"
-            )
+        check_patch(self.patch_size, spec.image_size + 2 * self.patch_padding)
         return ConvMixer(self, spec)
 
 

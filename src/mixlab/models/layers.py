@@ -9,6 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mixlab.errors import UsageError
+
 Initialisation = Literal["default", "kaiming", "truncated_normal"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]  # of what is dropped while training
 
@@ -110,6 +112,15 @@ def convert_projections(state: Mapping[str, Tensor], like: Mapping[str, Tensor])
         return tensor.reshape(goal.shape) if same else tensor
 
     return {name: fitted(tensor, like[name]) if name in like else tensor for name, tensor in state.items()}
+
+
+def check_patch(patch_size: int, image_size: int) -> None:
+    """Raise UsageError where an image, in pixels, is smaller than one patch."""
+    if image_size < patch_size:
+        raise UsageError(
+            f"model.patch_size={patch_size} is larger than the image ({image_size} px); "
+            "choose a smaller patch or a larger data.image_size"
+        )
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:

@@ -14,6 +14,7 @@ from mixlab.models.layers import (
     Fraction,
     Initialisation,
     Normalize,
+    check_patch,
     cut_patches,
     drop_path_rates,
     initialise,
@@ -51,11 +52,7 @@ class MLPMixerConfig(Config):
         Raises:
             UsageError: where the image is smaller than one patch.
         """
-        if spec.image_size < self.patch_size:
-            raise UsageError(
-                f"model.patch_size={self.patch_size} is larger than the image ({spec.image_size} px); "
-                "choose a smaller patch or a larger data.image_size"
-            )
+        check_patch(self.patch_size, spec.image_size)
         return MLPMixer(self, spec)
 
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixlab.config import Config
-from mixlab.errors import UsageError
 from mixlab.models.layers import (
     DropPath,
     Fraction,
     Initialisation,
     Normalize,
+    check_patch,
     cut_patches,
     drop_path_rates,
     initialise,
@@ -74,11 +74,7 @@ class ViTConfig(Config):
         Raises:
             UsageError: where the image is smaller than one patch.
         """
-        if spec.image_size < self.patch_size:
-            raise UsageError(
-                f"model.patch_size={self.patch_size} is larger than the image ({spec.image_size} px); "
-                "choose a smaller patch or a larger data.image_size"
-            )
+        check_patch(self.patch_size, spec.image_size)
         return ViT(self, spec)
 
 
