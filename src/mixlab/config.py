@@ -127,6 +127,9 @@ def _explain(cls: type[BaseModel], values: Mapping[str, Any], detail: ErrorDetai
         name = value.get("name", "") if isinstance(value, Mapping) else value
         return f"unknown {key} {name!r}{did_you_mean(str(name), tags) or '; known: ' + ', '.join(tags)}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if detail["type"] == "value_error" and isinstance(value, Mapping):  # of a table as a whole: it need not be shown
+        table = ".".join(key for key in keys if key != value.get("name"))
+        return f"{table}: {message}" if table else message
     return f"{key}={value!r}: {message}" if key else message
 
 

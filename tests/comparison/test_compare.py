@@ -12,7 +12,7 @@ from mixlab.comparison.compose import ComparisonFile, compose_request
 from mixlab.comparison.request import ComparisonRequest
 from mixlab.errors import Interrupted, RunError, TrainingError, UsageError
 from mixlab.evaluation import leaderboard
-from mixlab.run.folder import list_runs
+from mixlab.run.folder import Run, list_runs
 from mixlab.training import loop, step
 from mixlab.training.session import Options
 
@@ -77,7 +77,7 @@ def test_an_interrupted_comparison_goes_on_as_if_it_never_stopped(
     other = Options(device="cpu", workers=0, out=options.out / "again", quiet=True)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", counted)
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted, match=r"saved at step .; the same command goes on with the comparison"):
             compare(request_of(tiny, seeds=1), other)
     assert sorted(run.is_finished for run in list_runs(other.out)) == [False, True]
     again = compare(request_of(tiny, seeds=1), other)
@@ -206,3 +206,58 @@ def test_the_folder_depends_on_the_request_alone(tiny: dict, tmp_path: Path):
 def _without_clock(row: leaderboard.Row) -> leaderboard.Row:
     runs = tuple(run.model_copy(update={"seconds": 0.0, "images_per_second": 0.0}) for run in row.runs)
     return row.model_copy(update={"runs": runs})
+
+
+def test_what_cannot_be_read_is_named_on_screen_and_in_the_report(tiny: dict, pictures: Path, options: Options):
+    for index in range(6):
+        (pictures / "red" / f"{index}.png").write_bytes(b"no picture")
+    lines: list[str] = []
+    found = compare(request_of(tiny, 1, a={}), options, say=lines.append)
+    named = [line for line in lines if line.startswith("skipped")]
+    unreadable = found.leaderboard.rows[0].runs[0].unreadable
+    assert len(unreadable) == 6
+    assert set(named) <= {f"skipped  {name}: {reason}" for name, reason in unreadable.items()}
+    assert len(named) + len([name for name in unreadable if f"skipped  {name}" not in "\n".join(named)]) == 6
+    page = found.report().read_text()
+    splits = Run(found.folder.parent / found.leaderboard.rows[0].runs[0].run).read_splits()
+    readable = sum(name not in unreadable for name in splits["train"])
+    assert f"{readable} train" in page
+    assert "6, left out" in page
+
+
+def test_what_was_finished_before_is_said_and_not_timed(tiny: dict, options: Options):
+    compare(request_of(tiny, 1, a={}), options)
+    lines: list[str] = []
+    compare(request_of(tiny, 1, a={}), options, say=lines.append)
+    assert "finished before" in lines[-1]
+    assert "left" not in lines[-1]
+
+
+def test_below_three_seeds_nothing_is_said_of_models_but_of_trained_ones():
+    def board(seeds: int) -> leaderboard.Leaderboard:
+        images = [f"{number:04}" for number in range(1000)]
+        answers = {
+            name: {seed: {image: int(image) < right + seed for image in images} for seed in range(seeds)}
+            for name, right in (("a", 900), ("b", 600))
+        }
+        rows = tuple(
+            leaderboard.Row(
+                name=name, model="m", parameters=1, macs=1, runs=tuple(_measured(seed) for seed in range(seeds))
+            )
+            for name in answers
+        )
+        pairs = leaderboard.pairs_of(rows, answers)
+        return leaderboard.Leaderboard(
+            data="d", protocol="honest", budget="", seeds=tuple(range(seeds)), rows=rows, pairs=pairs
+        )
+
+    assert board(2).headline().startswith("a as trained here does better on test than b by 30.0 points")
+    assert "another seed may turn it round" in board(2).headline()
+    assert board(3).headline().startswith("a beats b by 30.0 points")
+    assert board(3).pairs[0].by_seed == (pytest.approx(0.3),) * 3
+
+
+def _measured(seed: int) -> leaderboard.Measured:
+    values = {"run": f"run{seed}", "seed": seed, "epochs": 1, "chosen_epoch": 1, "seconds": 1, "images_per_second": 1}
+    values |= {"train_top1": 0.5, "validation_top1": 0.5, "top1": 0.5, "top5": 1, "loss": 1, "ece": 0.1}
+    return leaderboard.Measured(**values, best_watched=None, readings=1)

@@ -155,6 +155,7 @@ def test_a_named_variant_gives_the_others_their_size():
     [
         ((), (), "nothing to compare"),
         (("convmixer", "convmixer_64_4"), (), "are the same experiment"),
+        (("convmixer", "convmixer"), (), "one is given twice"),
         (("convmixer", "convnet"), (), "unknown model 'convnet'"),
         (("convmixer",), (("model.kernal_size", [3, 5]),), "did you mean kernel_size"),
     ],
@@ -172,3 +173,8 @@ def test_words_of_the_command_line_are_read():
     for read, word in ((parse_vary, "model.kernel_size=3"), (read_seeds, "0"), (read_seeds, "-1"), (read_seeds, "a")):
         with pytest.raises(UsageError, match="expected"):
             read(word)
+
+
+def test_a_seed_given_twice_is_refused():
+    with pytest.raises(UsageError, match="seeds 1, 1: one is given twice"):
+        parse_seeds((1, 1))

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from mixlab.errors import UsageError
+from mixlab.experiment import compose
 from mixlab.models.catalogue import create_model, parse_model
 from mixlab.models.inspection import layers, macs
 from mixlab.models.layers import convert_projections, cut_patches
@@ -120,6 +121,8 @@ def test_a_mean_pooled_vit_without_positions_does_not_see_the_order_of_patches()
 def test_heads_that_do_not_divide_dim_are_refused():
     with pytest.raises(UsageError, match="dim=10 is no multiple of heads=4"):
         parse_model({"name": "vit", "dim": 10, "heads": 4})
+    with pytest.raises(UsageError, match=r"^model: dim=64 is no multiple of heads=3"):
+        compose("digits", {"model": "vit"}, ["model.heads=3"])
 
 
 def test_widths_are_rounded_to_the_heads():

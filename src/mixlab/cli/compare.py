@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mixlab.cli import common
-from mixlab.errors import MixlabError
+from mixlab.errors import MixlabError, UsageError
 
 FLAGS = {
     "data": "data",
@@ -105,6 +105,10 @@ def _request(overrides: tuple[str, ...], options: dict[str, Any]) -> Any:
 
     file = read_file(Path(options["file"])) if options["file"] else ComparisonFile()
     given = {name: options[name] for name in ("recipe", "budget", "match_parameters") if options[name]}
+    if options["epochs"] and options["budget"].partition("=")[0] in ("epochs", "images", "macs"):
+        raise UsageError(
+            f"--epochs {options['epochs']:g} and --budget {options['budget']} both say how long; leave one out"
+        )
     if options["seeds"]:
         given["seeds"] = read_seeds(options["seeds"])
     values = {key: options[flag] for flag, key in FLAGS.items() if options[flag] is not None}

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from mixlab import durable
 from mixlab.comparison.budget import Cost, cost_of, with_budget
-from mixlab.comparison.request import Budget, ComparisonRequest, Variant
+from mixlab.comparison.request import Budget, ComparisonRequest, Variant, counted
 from mixlab.comparison.workers import Outcome, Task, run_all
 from mixlab.config import digest
-from mixlab.errors import MixlabError, RunError, TrainingError, UsageError, did_you_mean
+from mixlab.errors import Interrupted, MixlabError, RunError, TrainingError, UsageError, did_you_mean
 from mixlab.evaluation import evaluate, leaderboard
 from mixlab.evaluation.leaderboard import SPLIT, Failure, Leaderboard
 from mixlab.experiment import Experiment
@@ -65,7 +65,11 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
         TrainingError: where not one run finished.
         Interrupted: where a signal asked to stop; the same command goes on.
     """
-    prepared = _prepare(request)
+    priced = costs(request)
+    prepared = [
+        variant.model_copy(update={"experiment": experiment})
+        for variant, (_, experiment, _) in zip(request.variants, priced, strict=True)
+    ]
     folder = folder_of(request, options.out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,10 +78,12 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
     durable.write_json(folder / "request.json", request.model_dump(mode="json"))
     durable.append_line(folder / "command.txt", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     tasks = [_task(variant, seed, options, request.budget) for seed in request.seeds for variant in prepared]
-    say(f"compare  {len(prepared)} variants x {len(request.seeds)} seeds, {request.budget}: {len(tasks)} runs")
+    variants, seeds = counted(len(prepared), "variant"), counted(len(request.seeds), "seed")
+    say(f"compare  {variants} x {seeds}, {_budget(request, prepared)}: {counted(len(tasks), 'run')}")
+    say(f"         parameters: {', '.join(f'{name} {cost.parameters:,}' for name, _, cost in priced)}")
     outcomes = _train(tasks, jobs, say)
     outcomes = [_measured(outcome, options, say) for outcome in outcomes]
-    found = _leaderboard(request, prepared, outcomes)
+    found = _leaderboard(request, priced, outcomes, _budget(request, prepared))
     durable.write_json(folder / "leaderboard.json", found.model_dump(mode="json"))
     if not found.finished:
         raise TrainingError(f"not one of {len(tasks)} runs finished; the first: {outcomes[0].error}")
@@ -119,9 +125,12 @@ def costs(request: ComparisonRequest) -> list[tuple[str, Experiment, Cost]]:
     return found
 
 
-def _prepare(request: ComparisonRequest) -> list[Variant]:
-    pairs = zip(request.variants, costs(request), strict=True)
-    return [variant.model_copy(update={"experiment": experiment}) for variant, (_, experiment, _) in pairs]
+def _budget(request: ComparisonRequest, prepared: list[Variant]) -> str:
+    """Return the budget for people; one that is each variant's own by the number of epochs, where it is the same."""
+    epochs = {variant.experiment.epochs for variant in prepared}
+    if request.budget.kind == "own" and len(epochs) == 1:
+        return f"{counted(epochs.pop(), 'epoch')} each"
+    return str(request.budget)
 
 
 def _task(variant: Variant, seed: int, options: Options, budget: Budget) -> Task:
@@ -132,13 +141,29 @@ def _task(variant: Variant, seed: int, options: Options, budget: Budget) -> Task
 
 def _train(tasks: list[Task], jobs: int, say: Say) -> list[Outcome]:
     """Run every task, saying what became of it and how long the rest may take."""
-    started, outcomes = time.perf_counter(), []
-    for outcome in run_all(tasks, jobs):
-        outcomes.append(outcome)
-        left = len(tasks) - len(outcomes)
-        rest = f", about {duration((time.perf_counter() - started) / len(outcomes) * left)} left" if left else ""
-        say(f"{len(outcomes):3}/{len(tasks)}  {_line(outcome)}{rest}")
+    started, outcomes, named = time.perf_counter(), [], set()
+    try:
+        for outcome in run_all(tasks, jobs):
+            outcomes.append(outcome)
+            left = len(tasks) - len(outcomes)
+            trained = sum(not each.was_finished for each in outcomes)
+            seconds = (time.perf_counter() - started) / max(trained, 1) * left
+            rest = f", about {duration(seconds)} left" if left and trained else ""
+            say(f"{len(outcomes):3}/{len(tasks)}  {_line(outcome)}{rest}")
+            _name_unreadable(outcome, named, say)
+    except Interrupted as interruption:
+        reason = str(interruption).partition(";")[0]
+        raise Interrupted(f"{reason}; the same command goes on with the comparison") from None
     return outcomes
+
+
+def _name_unreadable(outcome: Outcome, named: set[str], say: Say) -> None:
+    """Name each file that a run could not read, once for all runs."""
+    found = outcome.run.read_splits().get("unreadable", {}) if outcome.run else {}
+    for name, reason in found.items():
+        if name not in named:
+            say(f"skipped  {name}: {reason}")
+    named.update(found)
 
 
 def _line(outcome: Outcome) -> str:
@@ -147,8 +172,8 @@ def _line(outcome: Outcome) -> str:
         return f"{seed}: failed: {outcome.error}"
     top1 = outcome.run.summary["validation"].get("top1")
     found = f"validation {top1:.2%}" if top1 is not None else "trained"
-    seconds = sum(row["seconds"] for row in outcome.run.timings())
-    return f"{seed}: {found}, {duration(seconds)}"
+    seconds = duration(sum(row["seconds"] for row in outcome.run.timings()))
+    return f"{seed}: {found}, {'finished before' if outcome.was_finished else seconds}"
 
 
 def _measured(outcome: Outcome, options: Options, say: Say) -> Outcome:
@@ -164,27 +189,30 @@ def _measured(outcome: Outcome, options: Options, say: Say) -> Outcome:
     return outcome
 
 
-def _leaderboard(request: ComparisonRequest, prepared: list[Variant], outcomes: list[Outcome]) -> Leaderboard:
-    runs: dict[str, dict[int, Run]] = {variant.name: {} for variant in prepared}
-    failures: dict[str, list[Failure]] = {variant.name: [] for variant in prepared}
+def _leaderboard(
+    request: ComparisonRequest, priced: list[tuple[str, Experiment, Cost]], outcomes: list[Outcome], budget: str
+) -> Leaderboard:
+    runs: dict[str, dict[int, Run]] = {name: {} for name, _, _ in priced}
+    failures: dict[str, list[Failure]] = {name: [] for name, _, _ in priced}
     for outcome in outcomes:
         name, seed = outcome.task.variant, outcome.task.experiment.seed
         if outcome.run is None:
             failures[name].append(Failure(seed=seed, reason=outcome.error))
         else:
             runs[name][seed] = outcome.run
-    experiments = {variant.name: variant.experiment for variant in prepared}
+    experiments = {name: experiment for name, experiment, _ in priced}
     rows = leaderboard.rank(
-        leaderboard.row_of(name, experiments[name], _in_order(runs[name]), failures[name]) for name in runs
+        leaderboard.row_of(name, experiment, cost.parameters, cost.macs, _in_order(runs[name]), failures[name])
+        for name, experiment, cost in priced
     )
     answers = {
         name: {seed: leaderboard.right_answers(run) for seed, run in of_seed.items()} for name, of_seed in runs.items()
     }
-    first = prepared[0].experiment
+    first = priced[0][1]
     return Leaderboard(
         data=first.data.label,
         protocol=first.protocol,
-        budget=str(request.budget),
+        budget=budget,
         seeds=request.seeds,
         rows=rows,
         pairs=leaderboard.pairs_of(rows, answers),

@@ -50,6 +50,8 @@ def variants_of(
     """
     if file.variants and models:
         raise UsageError("the file names its variants; leave out --models, or the file's table of variants")
+    if len(set(models)) < len(models):
+        raise UsageError(f"models {', '.join(models)}: one is given twice")
     tables: Mapping[str, Mapping[str, Any]] = file.variants or {name: {"model": name} for name in models} or {"": {}}
     variants = []
     for name, table in tables.items():

@@ -21,8 +21,8 @@ class Budget(Config):
     amount: PositiveFloat = 1.0  # epochs, images, multiply-accumulates of the training, or seconds
 
     def __str__(self) -> str:
-        units = {"epochs": "epochs", "images": "images", "macs": "multiply-accumulates", "time": "seconds"}
-        return "own epochs" if self.kind == "own" else f"{self.amount:,.10g} {units[self.kind]} each"
+        units = {"epochs": "epoch", "images": "image", "macs": "multiply-accumulate", "time": "second"}
+        return "own epochs" if self.kind == "own" else f"{counted(self.amount, units[self.kind])} each"
 
 
 class Variant(Config):
@@ -71,8 +71,21 @@ def parse_vary(word: str) -> tuple[str, list[Any]]:
 
 
 def parse_seeds(given: int | Sequence[int]) -> tuple[int, ...]:
-    """Return the seeds: so many from 0 on, or those given."""
-    return tuple(range(given)) if isinstance(given, int) else tuple(given)
+    """Return the seeds: so many from 0 on, or those given.
+
+    Raises:
+        UsageError: for a seed that is given twice.
+    """
+    if isinstance(given, int):
+        return tuple(range(given))
+    if len(set(given)) < len(given):
+        raise UsageError(f"seeds {', '.join(map(str, given))}: one is given twice")
+    return tuple(given)
+
+
+def counted(count: float, what: str) -> str:
+    """Return "1 epoch" or "1,000 epochs"."""
+    return f"{count:,.10g} {what}{'' if count == 1 else 's'}"
 
 
 def read_seeds(text: str) -> int | tuple[int, ...]:

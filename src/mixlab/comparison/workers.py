@@ -29,6 +29,7 @@ class Outcome:
     task: Task
     run: Run | None = None  # None: it failed
     error: str = ""
+    was_finished: bool = False  # before it was asked for
 
 
 def run_all(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
@@ -50,16 +51,20 @@ def run_all(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
             raise MixlabError(
                 "a training process was killed, probably for want of memory; try fewer --jobs. The same command goes on"
             ) from None
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
                 child.terminate()  # it saves
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted("asked to stop: every training that ran saves") from None
             raise
 
 
 def _run(task: Task) -> Outcome:
+    known = Run(task.options.out / training.folder_name(task.experiment, task.options))
     try:
-        return Outcome(task, run=training.train(task.experiment, task.options))
+        was_finished = known.is_finished
+        return Outcome(task, run=training.train(task.experiment, task.options), was_finished=was_finished)
     except Interrupted:
         raise
     except MixlabError as error:

@@ -36,6 +36,7 @@ class Measured(Config):
     ece: float  # calibration error after the temperature
     best_watched: float | None  # highest test accuracy of an epoch, where test was watched: optimistic
     readings: int  # how often its test images were read
+    unreadable: dict[str, str] = {}  # file -> reason, of all splits
 
 
 class Failure(Config):
@@ -73,6 +74,7 @@ class Pair(Config):
     first: str
     second: str
     difference: Difference
+    by_seed: tuple[float, ...] = ()  # the difference for each common seed
 
 
 class Leaderboard(Config):
@@ -99,7 +101,8 @@ class Leaderboard(Config):
         beaten = [f"{pair.second} by {points(pair.difference)}" for pair in against if _is(pair, "better")]
         close = [pair.second for pair in against if _is(pair, "within noise")]
         reversed_ = [f"{pair.second}: {points(pair.difference)}" for pair in against if _is(pair, "worse")]
-        parts = [f"beats {_listed(beaten)}"] if beaten else []
+        verb = "beats" if not self.caution() else "as trained here does better on test than"
+        parts = [f"{verb} {_listed(beaten)}"] if beaten else []
         parts += [f"cannot be told from {_listed(close)}"] if close else []
         parts += [f"is chosen by validation but loses on test to {_listed(reversed_)}"] if reversed_ else []
         text = f"{best.name} {'; it '.join(parts)}." if parts else f"{best.name}: test top-1 {best.mean('top1'):.2%}."
@@ -111,7 +114,7 @@ class Leaderboard(Config):
         if fewest >= FEWEST_SEEDS:
             return ""
         seeds = "1 seed" if fewest == 1 else f"{fewest} seeds"
-        return f" Of {seeds} this makes no claim about training variance: another seed may turn it round."
+        return f" With {seeds} this makes no claim about training variance: another seed may turn it round."
 
 
 def points(difference: Difference) -> str:
@@ -139,6 +142,7 @@ def measured(run: Run) -> Measured:
         ece=found["ece"]["value"],
         best_watched=max(watched) if watched else None,
         readings=run.readings(SPLIT),
+        unreadable={**run.read_splits().get("unreadable", {}), **found["unreadable"]},
     )
 
 
@@ -179,7 +183,9 @@ def pairs_of(rows: Sequence[Row], answers: Mapping[str, Mapping[int, Mapping[str
         images = sorted(set.intersection(*(set(answers[name][seed]) for name in (first, second) for seed in seeds)))
         if images:
             rows_of = [[_row(answers[name][seed], images) for seed in seeds] for name in (first, second)]
-            found.append(Pair(first=first, second=second, difference=paired_difference(*rows_of)))
+            by_seed = tuple(float(ours.mean() - theirs.mean()) for ours, theirs in zip(*rows_of, strict=True))
+            difference = paired_difference(*rows_of)
+            found.append(Pair(first=first, second=second, difference=difference, by_seed=by_seed))
     return tuple(found)
 
 
@@ -189,16 +195,16 @@ def right_answers(run: Run) -> dict[str, bool]:
     return {row["image"]: row["correct"] == "1" for row in rows}
 
 
-def row_of(name: str, experiment: Experiment, runs: Iterable[Run], failures: Iterable[Failure]) -> Row:
+def row_of(
+    name: str, experiment: Experiment, parameters: int, macs: int, runs: Iterable[Run], failures: Iterable[Failure]
+) -> Row:
     """Return a leaderboard's row of evaluated runs."""
-    done = list(runs)
-    summary = done[0].summary if done else {"parameters": 0, "macs": 0}
     return Row(
         name=name,
         model=catalogue.published_name(experiment.model),
-        parameters=summary["parameters"],
-        macs=summary["macs"],
-        runs=tuple(measured(run) for run in done),
+        parameters=parameters,
+        macs=macs,
+        runs=tuple(measured(run) for run in runs),
         failures=tuple(failures),
     )
 

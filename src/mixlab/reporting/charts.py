@@ -1,11 +1,12 @@
 """The charts of a report; every function takes plain numbers and returns SVG."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from mixlab.evaluation.leaderboard import Leaderboard, Pair
 from mixlab.evaluation.metrics import ReliabilityBins
@@ -39,7 +40,10 @@ def curves(
                 )
         clean(axes, "epoch", y)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(loc="lower right" if percent else "upper right")
+        first, last = axes.dataLim.intervalx
+        if first == last:
+            axes.set_xlim(first - 1, last + 1)
+        drawn.legend(loc="outside upper center", ncols=min(len(series), 4 if percent else 2))
         return svg()
 
 
@@ -66,7 +70,7 @@ def costs(found: Leaderboard) -> Markup:
                     **style,
                 )
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+            axes.xaxis.set_major_locator(FixedLocator(round_numbers([cost(row) for row in found.finished])))
             axes.xaxis.set_major_formatter(FuncFormatter(short))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.margins(x=0.25, y=0.2)
@@ -174,6 +178,17 @@ def short(value: float, place: Any = None) -> str:
         if value >= size:
             return f"{value / size:.3g} {letter}"
     return f"{value:.3g}"
+
+
+def round_numbers(values: Sequence[float]) -> list[float]:
+    """Return two to four round numbers around positive values, for the ticks of a logarithmic axis."""
+    low, high = 0.6 * max(min(values), 1e-3), 1.7 * max(*values, 1e-3)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        found = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if len(found) > 1:
+            return found[:: math.ceil(len(found) / 4)]
+    return found
 
 
 def _aligned(seeds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:

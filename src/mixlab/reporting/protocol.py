@@ -19,7 +19,12 @@ def protocol(material: Material) -> Section:
     found, run = material.leaderboard, material.first_run(material.rows[0].name)
     experiment, environment, splits = run.experiment, run.read_environment(), run.read_splits()
     readings = [each.readings for row in material.rows for each in row.runs]
-    sizes = ", ".join(f"{len(splits[name]):,} {name}" for name in ("train", "validation", "test"))
+    unreadable = {
+        name: reason for row in material.rows for each in row.runs for name, reason in each.unreadable.items()
+    }
+    sizes = ", ".join(
+        f"{sum(image not in unreadable for image in splits[name]):,} {name}" for name in ("train", "validation", "test")
+    )
     facts = {
         "data": f"{found.data}: {sizes} images; fingerprint {splits['fingerprint'][:12]}",
         "selection": _selection(experiment),
@@ -28,6 +33,7 @@ def protocol(material: Material) -> Section:
         "kept equal for a seed": "split, order of the images, augmentation",
         "test images read": _times(readings),
         "batch size, precision": f"{experiment.batch_size}, {experiment.precision}",
+        **({"files that cannot be read": _listed(unreadable)} if unreadable else {}),
         "augmentation": _augmentation(experiment),
         "optimiser, schedule": f"{experiment.optimizer.name}, {experiment.schedule.name}",
         "machine": ", ".join(f"{key} {value}" for key, value in environment.items()),
@@ -88,6 +94,11 @@ def _threats(material: Material) -> Iterator[str]:
     if any(each.readings > 1 for row in material.rows for each in row.runs) and found.protocol == "honest":
         yield "Test images were read more than once for some run: a result that was chosen by looking is optimistic."
     yield "One data set, one machine. Duplicates between training and test images would favour whoever memorises."
+
+
+def _listed(unreadable: Mapping[str, str]) -> str:
+    shown = "; ".join(f"{name} ({reason})" for name, reason in list(unreadable.items())[:5])
+    return f"{len(unreadable):,}, left out: {shown}{'; ...' if len(unreadable) > 5 else ''}"
 
 
 def _times(readings: Sequence[int]) -> str:

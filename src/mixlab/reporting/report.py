@@ -11,6 +11,7 @@ from mixlab import durable
 from mixlab.errors import RunError
 from mixlab.evaluation import leaderboard as leaderboards
 from mixlab.evaluation.leaderboard import SPLIT, Leaderboard
+from mixlab.models.catalogue import published_name
 from mixlab.reporting import protocol, section_images, sections
 from mixlab.reporting.material import Material
 from mixlab.reporting.sections import Section
@@ -46,7 +47,9 @@ def write_report(folder: Path, found: Leaderboard, path: Path | None = None) -> 
     runs = {row.name: [Run(folder.parent / each.run) for each in row.runs] for row in found.rows if row.runs}
     gone = [run.folder for of_row in runs.values() for run in of_row if not run.is_finished]
     if gone or not runs:
-        raise RunError(f"{gone[0] if gone else folder} is no finished run; a report needs the runs of its comparison")
+        raise RunError(
+            f"{gone[0] if gone else folder} is no finished run; a comparison's runs must lie beside its folder"
+        )
     return _write(Material(folder, found, runs), path or folder / "report.html")
 
 
@@ -60,13 +63,13 @@ def write_run_report(run: Run, path: Path | None = None) -> Path:
     if not run.is_finished or not run.is_measured(SPLIT):
         todo = f"evaluate {run.folder}" if run.is_finished else f"train --resume {run.folder}"
         raise RunError(f"a report shows test results, and {run.folder} has none yet; first: mixlab {todo}")
-    name = run.summary["model"] if not experiment.model else leaderboards.catalogue.published_name(experiment.model)
+    name = published_name(experiment.model)
     found = Leaderboard(
         data=experiment.data.label,
         protocol=experiment.protocol,
         budget=f"{experiment.epochs:g} epochs",
         seeds=(experiment.seed,),
-        rows=(leaderboards.row_of(name, experiment, [run], []),),
+        rows=(leaderboards.row_of(name, experiment, run.summary["parameters"], run.summary["macs"], [run], []),),
     )
     return _write(Material(run.folder, found, {name: [run]}), path or run.folder / "report.html")
 

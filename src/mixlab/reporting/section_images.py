@@ -38,9 +38,12 @@ def disagreements(material: Material) -> Section | None:
                 names[:ARGUED],
                 lambda name, second=second: material.predictions(second.name)[0][name],
             )
-            text = f"{first.name} right, {second.name} wrong: {len(names):,} images"
+            count = _count(material, first.name, second.name)
+            text = (
+                f"{first.name} right, {second.name} wrong: {count:,} images over all seeds, {len(names):,} of them here"
+            )
             parts.append(Markup("<h3>{}</h3>{}").format(text, shown))
-    about = "Counted over all seeds; the caption is what the model that is wrong said, with its first seed."
+    about = "Shown are disagreements of the first seed; the caption is what the model that is wrong said."
     return (
         Section("disagreements", "Right for one, wrong for the other", about, Markup("").join(parts)) if parts else None
     )
@@ -163,6 +166,14 @@ def _won(material: Material, first: str, second: str) -> list[str]:
     }
     won = [name for name, value in margin.items() if value > 0 and ours[0][name].right and not theirs[0][name].right]
     return sorted(won, key=lambda name: (-margin[name], -theirs[0][name].confidence, name))
+
+
+def _count(material: Material, first: str, second: str) -> int:
+    """Return how many images the first gets right more often than the second, over all seeds."""
+    for pair in material.leaderboard.pairs:
+        if {pair.first, pair.second} == {first, second}:
+            return pair.difference.only_first if pair.first == first else pair.difference.only_second
+    return 0
 
 
 def _gallery(material: Material, row: str, names: Sequence[str], said: Callable[[str], Prediction]) -> Markup:

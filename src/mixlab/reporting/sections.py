@@ -16,7 +16,7 @@ STANDINGS = (
     "MACs",
     "validation top-1",
     "test top-1",
-    "95 % interval",
+    "95 %, first seed",
     "test top-5",
     "calibration error",
     "images / s",
@@ -54,14 +54,18 @@ def differences(material: Material) -> Section | None:
     pairs = material.leaderboard.pairs
     if not pairs:
         return None
-    header = ("pair", "difference", "95 % interval", "images only the first has right", "only the second", "verdict")
+    header = ("pair", "difference", "95 % interval", "by seed", "only the first right", "only the second", "verdict")
     cells = []
     for pair in pairs:
         found = pair.difference
-        verdict = "within noise" if found.verdict == "within noise" else f"{pair.first} is {found.verdict}"
+        verdict = "within noise" if found.verdict == "within noise" else f"{pair.first} {found.verdict}"
+        verdict += "" if found.speaks_of_training or found.verdict == "within noise" else ", as trained here"
+        by_seed = ", ".join(f"{100 * each:+.1f}" for each in pair.by_seed)
         interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
         images = (f"{found.only_first:,}", f"{found.only_second:,}")
-        cells.append((f"{pair.first} − {pair.second}", f"{100 * found.value:+.2f} points", interval, *images, verdict))
+        cells.append(
+            (f"{pair.first} − {pair.second}", f"{100 * found.value:+.2f} points", interval, by_seed, *images, verdict)
+        )
     covers = "other seeds and other images" if pairs[0].difference.speaks_of_training else "other images only"
     about = (
         f"Paired on the same {pairs[0].difference.images:,} test images"
@@ -69,7 +73,7 @@ def differences(material: Material) -> Section | None:
         f"{material.leaderboard.caution()}"
     )
     shown = charts.differences(pairs[:30])
-    return Section("differences", "Which differences hold", about, shown + table(header, cells, numbers=range(1, 5)))
+    return Section("differences", "Which differences hold", about, shown + table(header, cells, numbers=range(1, 6)))
 
 
 def curves(material: Material) -> Section:
@@ -160,7 +164,7 @@ def _standing(place: int, row: Row, material: Material, columns: Sequence[str]) 
         "MACs": charts.short(row.macs),
         "validation top-1": spread(row, "validation_top1"),
         "test top-1": spread(row, "top1"),
-        "95 % interval": f"{100 * top1['low']:.2f} to {100 * top1['high']:.2f}",
+        "95 %, first seed": f"{100 * top1['low']:.2f} to {100 * top1['high']:.2f}",
         "test top-5": spread(row, "top5"),
         "calibration error": spread(row, "ece"),
         "images / s": f"{row.mean('images_per_second'):,.0f}",

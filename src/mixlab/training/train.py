@@ -35,11 +35,13 @@ def train(experiment: Experiment, options: Options) -> Run:
         TrainingError: where the loss is no longer finite.
         Interrupted: where a signal asked to stop; everything is saved.
     """
-    request = Request(
-        experiment=experiment, max_seconds=options.max_seconds, auto_learning_rate=options.auto_learning_rate
-    )
-    run = open_run(request, options.name or default_name(request), options.out, options.new)
+    run = open_run(_request(experiment, options), folder_name(experiment, options), options.out, options.new)
     return resume(run, options)
+
+
+def folder_name(experiment: Experiment, options: Options) -> str:
+    """Return the name of the folder that `train` trains into."""
+    return options.name or default_name(_request(experiment, options))
 
 
 def resume(run: Run, options: Options) -> Run:
@@ -103,6 +105,12 @@ def find_learning_rate(experiment: Experiment, options: Options, sweep: Sweep) -
                 f"skipped  {len(data.train.unreadable)} files that cannot be read (mixlab data check names them)"
             )
     return found
+
+
+def _request(experiment: Experiment, options: Options) -> Request:
+    return Request(
+        experiment=experiment, max_seconds=options.max_seconds, auto_learning_rate=options.auto_learning_rate
+    )
 
 
 def default_name(request: Request) -> str:
