@@ -1,6 +1,7 @@
 # make demo: compare four networks on real handwriting.  make test: the fast tests.
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := -n auto --maxprocesses 4
 # on Windows: make BIN=.venv/Scripts ...
 
 .PHONY: demo test check format lint types floors slow kill-test clean
@@ -14,7 +15,7 @@ demo: .venv/installed
 	@$(BIN)/python examples/demo.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 check: lint types floors test
 
@@ -33,7 +34,7 @@ floors: .venv/installed
 	$(BIN)/lint-imports
 
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 # 20 trainings, each killed twice at random moments, each with 20 byte-identical ends (about 10 minutes)
 kill-test: .venv/installed
