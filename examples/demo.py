@@ -40,7 +40,7 @@ def write_pictures() -> list[str]:
 
 def main() -> None:
     command("compare", "--data", "digits", "--models", ",".join(MODELS), "--seeds", "2")
-    found = mixlab.compare(MODELS, data="digits", seeds=2)  # the same comparison: returns what is finished
+    found = mixlab.compare(MODELS, data="digits", seeds=2, quiet=True)  # the same comparison: returns what is finished
     best = found.folder.parent / found.leaderboard.rows[0].runs[0].run
     command("predict", str(best), *write_pictures())
     print(f"""

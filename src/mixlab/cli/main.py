@@ -30,9 +30,10 @@ from mixlab.errors import MixlabError
 @click.version_option(package_name="mixlab")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def mixlab(debug: bool) -> None:
-    """Train, evaluate and use patch-based image classifiers.
+    """Train, compare and use patch-based image classifiers.
 
     \b
+    mixlab compare --data ~/birds --models convmixer,vit,resnet9 --budget time=10m
     mixlab train --data ~/birds --epochs 20     train on folders of pictures
     mixlab evaluate RUN                         measure it on the test pictures
     mixlab predict RUN photo.jpg                use it
