@@ -24,10 +24,17 @@ def require() -> None:
 
 
 def begin(run: Run, step: int) -> None:
-    """Forget what an interrupted training logged after the step that this one starts from."""
+    """Forget what an interrupted training logged after the step that this one starts from.
+
+    From step 0 that is everything, so the files go: a note to forget could be read after what it is older than.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
-    SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else 0).close()
+    if step:
+        SummaryWriter(str(run.tensorboard), purge_step=step + 1).close()
+        return
+    for path in run.tensorboard.iterdir():
+        path.unlink()
 
 
 def log_epoch(run: Run, row: Mapping[str, float]) -> None:
