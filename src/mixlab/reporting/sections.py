@@ -124,8 +124,8 @@ def calibration(material: Material) -> Section:
     fitted = material.leaderboard.protocol == "honest"
     scaled = "after the temperature that was fitted on validation images" if fitted else "without temperature scaling"
     about = (
-        f"How often an answer is right, by how sure it was, {scaled}. On the dashed line confidence can be taken at its "
-        "word. All seeds together."
+        f"How often an answer is right, by how sure it was, {scaled}. On the dashed line confidence can be taken at "
+        "its word. All seeds together."
     )
     return Section("calibration", "Is their confidence worth something?", about, charts.reliabilities(bins))
 
