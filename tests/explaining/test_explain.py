@@ -1,6 +1,7 @@
 """Claims about `explain`: what it draws, of which pictures, and what it leaves alone."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,7 @@ def test_a_model_without_depthwise_kernels_says_so(tiny: dict, pictures: Path, t
 
 def test_a_run_that_is_not_finished_is_refused(run: Run):
     (run.folder / "summary.json").unlink()
+    shutil.rmtree(run.bundle)
     with pytest.raises(RunError, match="is not finished"):
         mixlab.explain(run, device="cpu")
 

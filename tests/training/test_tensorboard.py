@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from mixlab.errors import Interrupted
 from mixlab.experiment import parse_experiment
-from mixlab.models import inspection
 from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Run
 from mixlab.training import loop, step
@@ -80,14 +78,17 @@ def test_filters_are_those_of_the_last_step(tiny: dict, options: Options):
     checkpoint, _ = load_newest(run)
     assert checkpoint is not None
     events = read(run)
-    layers = {"stem.0", "blocks.0.depthwise.0", "blocks.1.depthwise.0"}
-    assert {f"filters/{name}" for name in layers} | {"training batch"} == set(events.Tags()["images"])
-    for name in layers:
-        weight = checkpoint.tensors[f"model.{name}.weight"]
+    layers = {"blocks.0.depthwise.0", "blocks.1.depthwise.0"}
+    assert {f"filters/{name}" for name in layers | {"patches"}} | {"training batch"} == set(events.Tags()["images"])
+    patches = checkpoint.tensors["model.stem.0.weight"]
+    largest_first = patches.flatten(1).norm(dim=1).argsort(descending=True)
+    expected = {"patches": patches[largest_first]}
+    expected |= {name: checkpoint.tensors[f"model.{name}.weight"] for name in layers}
+    for name, weight in expected.items():
         lowest, highest = weight.amin((1, 2, 3), keepdim=True), weight.amax((1, 2, 3), keepdim=True)
-        expected = ((weight - lowest) / (highest - lowest)).permute(0, 2, 3, 1).numpy()
+        scaled = ((weight - lowest) / (highest - lowest)).permute(0, 2, 3, 1).numpy()
         shown = untile(picture(events, f"filters/{name}"), count=8, side=weight.shape[-1])
-        assert shown[..., : expected.shape[-1]] / 255 == pytest.approx(expected, abs=1 / 255)
+        assert shown[..., : scaled.shape[-1]] / 255 == pytest.approx(scaled, abs=1 / 255)
 
 
 def test_logging_changes_nothing_and_a_resumed_run_repeats_nothing(tiny: dict, options: Options):
@@ -103,7 +104,7 @@ def test_logging_changes_nothing_and_a_resumed_run_repeats_nothing(tiny: dict, o
     assert (run.bundle / "model.safetensors").read_bytes() == (plain.bundle / "model.safetensors").read_bytes()
     events = read(run)
     assert [event.step for event in events.Scalars("learning_rate")] == [row["step"] for row in run.metrics()]
-    assert [len(events.Images(tag)) for tag in ("training batch", "filters/stem.0")] == [1, 1]
+    assert [len(events.Images(tag)) for tag in ("training batch", "filters/patches")] == [1, 1]
 
 
 def test_a_run_stopped_inside_its_first_epoch_logs_its_batch_once(tiny: dict, options: Options, monkeypatch):
@@ -128,20 +129,3 @@ def test_tiles_can_be_cut_up_again(count: int, channels: int, shown: int):
     expected = images if channels == shown else images.mean(1, keepdim=True)
     tiled = tile(images).permute(1, 2, 0).numpy()
     assert untile(tiled, min(count, 64), 5) == pytest.approx(expected[:64].permute(0, 2, 3, 1).numpy())
-
-
-def test_filters_are_found_by_the_kind_of_the_layer():
-    model = nn.Sequential(
-        nn.Linear(3, 3),
-        nn.Conv2d(3, 8, 4, stride=4),
-        nn.Conv2d(8, 8, 3, groups=8),
-        nn.Conv2d(8, 8, 3, groups=2),
-        nn.Conv2d(8, 16, 1),
-        nn.Conv2d(16, 32, 5, groups=16),
-    )
-    assert {name: tuple(weight.shape) for name, weight in inspection.filters(model).items()} == {
-        "1": (8, 3, 4, 4),
-        "2": (8, 1, 3, 3),
-        "5": (32, 1, 5, 5),
-    }
-    assert inspection.filters(nn.Linear(3, 3)) == {}

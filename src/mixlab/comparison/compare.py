@@ -14,12 +14,12 @@ from pathlib import Path
 
 from mixlab import durable
 from mixlab.comparison.budget import Cost, cost_of, with_budget
-from mixlab.comparison.request import Budget, ComparisonRequest, Variant, counted
+from mixlab.comparison.request import Budget, ComparisonRequest, Variant
 from mixlab.comparison.workers import Outcome, Task, run_all
 from mixlab.config import digest
 from mixlab.errors import Interrupted, MixlabError, RunError, TrainingError, UsageError, did_you_mean
 from mixlab.evaluation import evaluate, leaderboard
-from mixlab.evaluation.leaderboard import SPLIT, Failure, Leaderboard
+from mixlab.evaluation.leaderboard import SPLIT, Failure, Leaderboard, counted
 from mixlab.experiment import Experiment
 from mixlab.reporting.report import write_report
 from mixlab.run.folder import Run

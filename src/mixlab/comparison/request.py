@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from mixlab.config import Config, parse_override
 from mixlab.errors import UsageError, did_you_mean
+from mixlab.evaluation.leaderboard import counted
 from mixlab.experiment import Experiment
 
 BudgetKind = Literal["own", "epochs", "images", "macs", "time"]
@@ -81,11 +82,6 @@ def parse_seeds(given: int | Sequence[int]) -> tuple[int, ...]:
     if len(set(given)) < len(given):
         raise UsageError(f"seeds {', '.join(map(str, given))}: one is given twice")
     return tuple(given)
-
-
-def counted(count: float, what: str) -> str:
-    """Return "1 epoch" or "1,000 epochs"."""
-    return f"{count:,.10g} {what}{'' if count == 1 else 's'}"
 
 
 def read_seeds(text: str) -> int | tuple[int, ...]:

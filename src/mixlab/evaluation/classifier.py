@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from mixlab import devices
 from mixlab.data.decode import decode, decode_image
@@ -59,9 +60,12 @@ class Classifier:
 
     def classify(self, pictures: Sequence[np.ndarray]) -> list[Answer]:
         """Classify decoded pixels, uint8 (height, width, channels) each, in one batch."""
-        inputs = torch.stack([fit(pixels, self.spec) for pixels in pictures]).to(self.device)
+        return self.answer(torch.stack([fit(pixels, self.spec) for pixels in pictures]))
+
+    def answer(self, inputs: Tensor) -> list[Answer]:
+        """Classify images as the network sees them, float32 (batch, channels, size, size) in [0, 1]."""
         with torch.inference_mode():
-            logits = self.model(inputs.contiguous(memory_format=self.layout)).float().cpu().numpy()
+            logits = self.model(inputs.to(self.device).contiguous(memory_format=self.layout)).float().cpu().numpy()
         return [Answer(self.spec.classes, row) for row in softmax(logits, self.temperature)]
 
     def stream(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mixlab import devices, durable
 from mixlab.config import digest
@@ -17,6 +16,7 @@ from mixlab.data.images import FileImages, Images
 from mixlab.errors import DataError, did_you_mean
 from mixlab.evaluation import calibration, inference, metrics, pictures
 from mixlab.evaluation.metrics import Estimate, Metrics
+from mixlab.experiment import Experiment
 from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
@@ -50,6 +50,25 @@ class Evaluation:
         }
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """One line of predictions.csv."""
+
+    label: str
+    predicted: str
+    confidence: float  # in [0, 1], calibrated
+
+    @property
+    def right(self) -> bool:
+        return self.label == self.predicted
+
+
+def read_predictions(run: Run, split: str) -> dict[str, Prediction]:
+    """Return what an evaluated run said of each image of a split, by the image's name."""
+    rows = csv.DictReader(io.StringIO(run.predictions(split)))
+    return {row["image"]: Prediction(row["class"], row["predicted"], float(row["confidence"])) for row in rows}
+
+
 def evaluate(
     run: Run,
     split: str = "test",
@@ -70,13 +89,9 @@ def evaluate(
         DataError: where the data cannot be read, changed since the training, or has classes that the model does not
             know.
     """
-    bundle, experiment = read_bundle(run), run.experiment
+    bundle = read_bundle(run)
     spec, chosen = bundle.description.spec, devices.choose_device(device)
-    if data is None:
-        loaded = experiment.data.load(experiment.seed, experiment.protocol == "honest")
-        _check_unchanged(loaded, bundle.description.data_fingerprint)
-    else:
-        loaded = foreign(data)
+    loaded = foreign(data) if data else _unchanged(run.experiment, bundle.description.data_fingerprint)
     images = _as_evaluated(loaded, split, spec)
     model = devices.place(bundle.build(), chosen)
     label = split if data is None else f"{split}-{data.label}-{digest(data)}"
@@ -93,13 +108,15 @@ def evaluate(
     return evaluation
 
 
-def _check_unchanged(data: DataSet, fingerprint: str) -> None:
-    """Refuse data that is no longer what the model was trained on: its test images may have been training images."""
+def _unchanged(experiment: Experiment, fingerprint: str) -> DataSet:
+    """Load the data; refuse what changed since the training: its test images may have been training images."""
+    data = experiment.data.load(experiment.seed, experiment.protocol == "honest")
     if data.fingerprint() != fingerprint:
         raise DataError(
             "the data changed since the training, so its test pictures may be ones the model was trained on; "
             "restore it, or measure pictures that are all new with --data FOLDER"
         )
+    return data
 
 
 def _as_evaluated(data: DataSet, split: str, spec: DataSpec) -> Images:
@@ -183,5 +200,4 @@ def _draw(
 
 def _pixels(images: Images, indices: np.ndarray, spec: DataSpec) -> np.ndarray:
     """Return images as the network sees them, uint8 (images, height, width, channels)."""
-    floats = inference.as_input(images.batch(indices).images.cpu(), spec)
-    return (floats * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return inference.as_pixels(inference.as_input(images.batch(indices).images.cpu(), spec))

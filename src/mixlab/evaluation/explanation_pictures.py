@@ -86,9 +86,9 @@ def heat_map(
     """
     figure = Figure(figsize=(9.0, 3.3), layout=ConstrainedLayoutEngine(w_pad=0.08))
     plain, lit, bars = figure.subplots(1, 3)
-    pictures._show(plain, image)
+    pictures.show(plain, image)
     plain.set_title(f"as the network sees it, {image.shape[0]} x {image.shape[1]} px", fontsize=9)
-    pictures._show(lit, image)
+    pictures.show(lit, image)
     _lay_over(lit, heat)
     _bar(figure, lit, ScalarMappable(Normalize(0, 1), HEAT), "share of the largest", ("0", "0.5", "1"))
     lit.set_title(_heat_title(kind, top[0][0], heat.shape), fontsize=9)
@@ -113,7 +113,7 @@ def feature_maps(path: Path, image: NDArray[np.uint8], maps: Mapping[str, NDArra
     halves: Any = figure.subfigures(1, 2, width_ratios=[2.2, width])
     left, right = halves
     shown = left.subplots()
-    pictures._show(shown, image)
+    pictures.show(shown, image)
     shown.set_title("the picture", fontsize=9)
     panels = right.subplots(len(names), columns, squeeze=False)
     for row, name in zip(panels, names, strict=True):
@@ -209,7 +209,7 @@ def _probabilities(axes: Axes, top: Sequence[tuple[str, float]]) -> None:
         axes.text(0, place - 0.32, f"{pictures.short(name, 30)}  {share:.1%}", fontsize=9, va="bottom")
     axes.set(xlim=(0, 100), ylim=(max(len(top), 3) - 0.5, -0.75), yticks=[], xlabel="probability, %")
     axes.set_title("most probable classes", fontsize=9)
-    pictures._clean(axes)
+    pictures.clean(axes)
 
 
 def _stretched(values: NDArray[np.float32]) -> NDArray[np.float32]:

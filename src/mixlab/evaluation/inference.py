@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mixlab import devices
+from mixlab.data.augmentation import augment, draw
 from mixlab.data.images import Batch, Images
 from mixlab.data.loading import batches, in_order
 from mixlab.data.resample import resize
 from mixlab.errors import DataError
+from mixlab.experiment import Experiment
 from mixlab.spec import DataSpec
 
 BATCH_SIZE = 256
@@ -41,6 +43,20 @@ def as_input(images: Tensor, spec: DataSpec) -> Float[Tensor, "batch channels si
     """Return stored images (uint8, or float32 in [0, 1]) as the network sees them."""
     floats = images.float() / 255 if images.dtype == torch.uint8 else images
     return resize(floats, spec.image_size, spec.resize_mode, torch.tensor(spec.mean, device=images.device))
+
+
+def as_training_input(
+    experiment: Experiment, spec: DataSpec, images: Tensor, labels: Int[Tensor, " batch"], step: int
+) -> tuple[Float[Tensor, "batch channels size size"], Float[Tensor, "batch classes"]]:
+    """Return a batch of stored images as the network sees it at a step: augmented, with its target probabilities."""
+    draws = draw(experiment.augmentation, spec.image_size, len(images), experiment.seed, step)
+    targets = nn.functional.one_hot(labels.to(images.device), spec.num_classes).float()
+    return augment(experiment.augmentation, spec, images, targets, draws.to(images.device))
+
+
+def as_pixels(images: Float[Tensor, "batch channels height width"]) -> np.ndarray:
+    """Return images with values in [0, 1] as pixels for people: uint8 (batch, height, width, channels)."""
+    return (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def iterate(

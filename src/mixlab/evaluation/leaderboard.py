@@ -1,7 +1,5 @@
 """Several models on the same test images: what each measured over its seeds, and which differences hold."""
 
-import csv
-import io
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -11,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlab.config import Config, flatten
+from mixlab.evaluation.evaluate import read_predictions
 from mixlab.evaluation.paired import FEWEST_SEEDS, Difference, paired_difference
 from mixlab.experiment import Experiment
 from mixlab.models import catalogue
@@ -113,7 +112,7 @@ class Leaderboard(Config):
         fewest = min((pair.difference.seeds for pair in self.pairs), default=FEWEST_SEEDS)
         if fewest >= FEWEST_SEEDS:
             return ""
-        seeds = "1 seed" if fewest == 1 else f"{fewest} seeds"
+        seeds = counted(fewest, "seed")
         return f" With {seeds} this makes no claim about training variance: another seed may turn it round."
 
 
@@ -191,8 +190,12 @@ def pairs_of(rows: Sequence[Row], answers: Mapping[str, Mapping[int, Mapping[str
 
 def right_answers(run: Run) -> dict[str, bool]:
     """Return which test images a run's model gets right, by name."""
-    rows = csv.DictReader(io.StringIO(run.predictions(SPLIT)))
-    return {row["image"]: row["correct"] == "1" for row in rows}
+    return {name: prediction.right for name, prediction in read_predictions(run, SPLIT).items()}
+
+
+def counted(count: float, what: str) -> str:
+    """Return "1 epoch" or "1,000 epochs"."""
+    return f"{count:,.10g} {what}{'' if count == 1 else 's'}"
 
 
 def row_of(

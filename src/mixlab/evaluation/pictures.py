@@ -111,7 +111,7 @@ def curves(path: Path, rows: Rows) -> None:
         loss.legend(frameon=False)
     _mark_highest(accuracy, rows)
     for axes in (loss, accuracy, rate):
-        _clean(axes)
+        clean(axes)
     figure.align_ylabels()
     save(figure, path)
 
@@ -149,7 +149,7 @@ def gallery(
         if place >= shown:
             axes.set_axis_off()
             continue
-        _show(axes, images[place])
+        show(axes, images[place])
         _caption(axes, classes, int(predictions[place]), int(labels[place]), float(confidences[place]))
     figure.suptitle(short(title, 80))
     figure.supxlabel("✓ right   ✗ wrong   %: confidence in the prediction", fontsize=8, color=GREY)
@@ -160,11 +160,11 @@ def panel(width: float, height: float) -> tuple[Figure, Axes]:
     """Return a figure of one panel, of a size in inches, that no other code can see."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
-    _clean(axes)
+    clean(axes)
     return figure, axes
 
 
-def _clean(axes: Axes) -> None:
+def clean(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -218,7 +218,7 @@ def _accuracy_by_confidence(axes: Axes, bins: ReliabilityBins) -> None:
     axes.plot(confidence, accuracy, "o", color=BLUE, markersize=4, clip_on=False)
     axes.plot([0, 100], [0, 100], "--", color=GREY, linewidth=1, label="perfect calibration")
     axes.set(xlim=(0, 100), ylim=(0, 100))
-    _clean(axes)
+    clean(axes)
 
 
 def _images_by_confidence(axes: Axes, bins: ReliabilityBins) -> None:
@@ -227,7 +227,7 @@ def _images_by_confidence(axes: Axes, bins: ReliabilityBins) -> None:
     axes.set_xlabel("confidence, %")
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    _clean(axes)
+    clean(axes)
 
 
 def _recall_bars(axes: Axes, rows: Sequence[ClassMetrics]) -> None:
@@ -279,7 +279,7 @@ def _mark_highest(axes: Axes, rows: Rows) -> None:
     axes.text(0.99, 0.04, text, transform=axes.transAxes, ha="right", fontsize=9, color=BLUE)
 
 
-def _show(axes: Axes, image: NDArray[np.uint8]) -> None:
+def show(axes: Axes, image: NDArray[np.uint8]) -> None:
     """Draw one image (height, width, channels): pixels stay squares where it is smaller than its place."""
     tiny = max(image.shape[:2]) <= DPI
     squeezed = image[:, :, 0] if image.shape[2] == 1 else image

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mixlab import durable
 from mixlab.data.images import read_exact
-from mixlab.errors import DataError, RunError, UnreadableImage
+from mixlab.errors import DataError, UnreadableImage
 from mixlab.evaluation import explanation, inference
 from mixlab.evaluation import explanation_pictures as pictures
-from mixlab.evaluation.calibration import softmax
-from mixlab.evaluation.classifier import Answer, Classifier
+from mixlab.evaluation.classifier import Classifier
 from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
@@ -66,8 +64,6 @@ def explain(run: Run, sources: Sequence[tuple[str, Path | bytes]] = (), device: 
         RunError: where the run is not finished or damaged.
         DataError: where the data cannot be read, or kept no validation images.
     """
-    if not run.is_finished:
-        raise RunError(f"{run.folder} is not finished; go on with: mixlab train --resume {run.folder}")
     classifier = Classifier(read_bundle(run), device)
     spec, unreadable = classifier.spec, dict[str, str]()
     shown = _given(sources, spec, unreadable) if sources else _examples(run, spec, unreadable)
@@ -144,8 +140,8 @@ def _draw_weights(found: Explanation, classifier: Classifier) -> None:
 
 
 def _draw_picture(found: Explanation, classifier: Classifier, picture: Picture, name: str) -> None:
-    model, shown = classifier.model, picture.image.mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    answer = _answer(classifier, picture.image)
+    model, shown = classifier.model, inference.as_pixels(picture.image[None])[0]
+    [answer] = classifier.answer(picture.image[None])
     predicted = int(answer.probabilities.argmax())
     kind = explanation.heat_map_kind(model)
     heat = explanation.heat_maps(model, picture.image[None], [predicted])[0]
@@ -159,10 +155,3 @@ def _draw_picture(found: Explanation, classifier: Classifier, picture: Picture, 
     top = [{"class": label, "probability": share} for label, share in answer.top(TOP)]
     known = {"class": picture.true_class} if picture.true_class else {}
     found.pictures.append({"picture": picture.name, **known, "top": top, **files})
-
-
-def _answer(classifier: Classifier, image: Tensor) -> Answer:
-    batch = image[None].to(classifier.device).contiguous(memory_format=classifier.layout)
-    with torch.inference_mode():
-        logits = classifier.model(batch).float().cpu().numpy()
-    return Answer(classifier.spec.classes, softmax(logits, classifier.temperature)[0])

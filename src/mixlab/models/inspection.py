@@ -64,21 +64,6 @@ def layers(model: nn.Module, channels: int, image_size: int) -> list[Layer]:
     return found
 
 
-def filters(model: nn.Module) -> dict[str, Tensor]:
-    """Return weights that can be looked at, (count, channels, height, width), by the name of their layer.
-
-    These are the first convolution's, which cuts the image into patches or sees its pixels, and every depthwise one's.
-    A convolution of single pixels has nothing to see.
-    """
-    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
-    first = next(iter(found), "")
-    return {
-        name: layer.weight.detach()
-        for name, layer in found.items()
-        if (name == first or layer.groups == layer.in_channels > 1) and max(layer.kernel_size) > 1
-    }
-
-
 def activation_bytes(model: nn.Module, batch: int, channels: int, image_size: int) -> int:
     """Count the bytes that a float32 forward pass keeps for the backward pass, without running one."""
     model, images = _on_meta(model, batch, channels, image_size)

@@ -1,12 +1,12 @@
 """One optimiser step, a function of the state, a batch, the seed and the step alone."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional
 
 from mixlab import devices, randomness
-from mixlab.data.augmentation import augment, draw
+from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.optim.average import update_average
 from mixlab.spec import DataSpec
@@ -29,7 +29,7 @@ def train_step(
         images: (batch, channels, side, side) on the model's device, uint8, or float32 in [0, 1].
         rate: learning rate of the step.
     """
-    inputs, targets = network_inputs(experiment, spec, images, labels, state.step)
+    inputs, targets = inference.as_training_input(experiment, spec, images, labels, state.step)
     randomness.seed_torch(images.device, experiment.seed, "step", state.step, "layers")
     for group in state.optimizer.param_groups:
         group["lr"] = rate
@@ -46,15 +46,6 @@ def train_step(
     if state.average is not None:
         update_average(state.average.state_dict(), state.model, experiment.weight_average, state.step)
     state.step += 1
-
-
-def network_inputs(
-    experiment: Experiment, spec: DataSpec, images: Tensor, labels: Tensor, step: int
-) -> tuple[Float[Tensor, "batch channels size size"], Float[Tensor, "batch classes"]]:
-    """Return the augmented images, in [0, 1], and target probabilities of a batch of stored images at a step."""
-    draws = draw(experiment.augmentation, spec.image_size, len(images), experiment.seed, step)
-    targets = functional.one_hot(labels.to(images.device), spec.num_classes).float()
-    return augment(experiment.augmentation, spec, images, targets, draws.to(images.device))
 
 
 def _accumulate_gradient(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixlab.errors import UsageError
-from mixlab.models import inspection
+from mixlab.evaluation import explanation
 from mixlab.run.folder import Run
 
 SHOWN = 64  # images or filters of one picture, at most
@@ -58,11 +58,15 @@ def log_inputs(run: Run, images: Tensor) -> None:
 
 
 def log_filters(run: Run, model: nn.Module, step: int) -> None:
-    """Add pictures of the first convolution's filters and of every depthwise kernel, each between its own extremes."""
+    """Add pictures of what reads the pixels and of every depthwise kernel, each filter between its own extremes."""
     from torch.utils.tensorboard import SummaryWriter
 
+    patches = explanation.patch_filters(model)
+    found = {} if patches is None else {"patches": patches}
+    found |= {name: kernels[:, None] for name, kernels in explanation.depthwise_kernels(model).items()}
     with SummaryWriter(str(run.tensorboard)) as writer:
-        for name, weight in inspection.filters(model).items():
+        for name, weights in found.items():
+            weight = torch.from_numpy(weights)
             lowest, highest = weight.amin((1, 2, 3), keepdim=True), weight.amax((1, 2, 3), keepdim=True)
             writer.add_image(f"filters/{name}", tile((weight - lowest) / (highest - lowest).clamp(min=1e-12)), step)
 

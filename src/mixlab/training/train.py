@@ -9,6 +9,7 @@ from mixlab import devices
 from mixlab.config import digest
 from mixlab.data.catalogue import DataSet
 from mixlab.errors import Interrupted, TrainingError
+from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Request, Run, open_run
@@ -22,7 +23,6 @@ from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
 from mixlab.training.signals import StopSignals
 from mixlab.training.state import TrainState, fresh_model, state_of
-from mixlab.training.step import network_inputs
 from mixlab.training.weights import freeze, load_weights
 
 
@@ -208,4 +208,5 @@ def _begin_tensorboard(session: Session, state: TrainState) -> None:
         batch = data.train.batch(experiment.order(len(data.train), epoch=0)[0])
         if len(batch.indices):
             images, labels = batch.images.to(session.device), batch.labels.to(session.device)
-            tensorboard.log_inputs(session.run, network_inputs(experiment, data.spec, images, labels, step=0)[0])
+            inputs, _ = inference.as_training_input(experiment, data.spec, images, labels, step=0)
+            tensorboard.log_inputs(session.run, inputs)
