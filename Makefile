@@ -6,7 +6,7 @@ PARALLEL := -n auto --maxprocesses 4
 
 .PHONY: demo test check format lint types floors slow kill-test clean
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml setup.py constraints.txt $(wildcard src/mixlab/kernels/cpu/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

@@ -15,6 +15,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from mixlab.config import Config
+from mixlab.kernels import library, mixing
+from mixlab.kernels.mixing import Deferred
 from mixlab.models.layers import (
     ChannelLayerNorm,
     DropPath,
@@ -92,21 +94,43 @@ class ConvMixer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.dim, spec.num_classes)
+        plain = (config.activation, config.norm, config.residual, config.drop_path) == ("gelu", "batch", "plain", 0)
+        self.has_kernels = plain  # compiled ones for a whole block, in training
         initialise(self, config.initialisation)
 
     def forward_features(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch dim rows columns"]:
         """Return the last feature map of images with values in [0, 1]."""
-        return self.blocks(self.stem(self.normalize(x)))
+        patches = self.stem[0](self.normalize(x))
+        return self._deferred(patches).whole() if self._is_fast(patches) else self._layer_by_layer(patches)
 
     def head(self, features: Float[Tensor, "batch dim rows columns"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of a last feature map."""
-        return self.classifier(self.dropout(features.mean((2, 3))))
+        return self._classify(features.mean((2, 3)))
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of images with values in [0, 1]."""
-        return self.head(self.forward_features(x))
+        patches = self.stem[0](self.normalize(x))
+        if self._is_fast(patches):
+            return self._classify(self._deferred(patches).mean())
+        return self.head(self._layer_by_layer(patches))
+
+    def _is_fast(self, patches: Tensor) -> bool:
+        return self.training and self.has_kernels and library.is_usable(patches)
+
+    def _layer_by_layer(self, patches: Tensor) -> Tensor:
+        return self.blocks(self.stem[1:](patches))
+
+    def _deferred(self, patches: Tensor) -> Deferred:
+        """Return what `_layer_by_layer` does in training, by compiled kernels; no hook of a layer is called."""
+        x = mixing.normalised(*mixing.gelu(patches), self.stem[2])
+        for block in self.blocks:
+            x = mixing.normalised(*mixing.block(x, block.depthwise, block.pointwise[0]), block.pointwise[2])
+        return x
+
+    def _classify(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch classes"]:
+        return self.classifier(self.dropout(features))
 
 
 class Block(nn.Module):

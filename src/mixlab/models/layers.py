@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixlab.errors import UsageError
+from mixlab.kernels import library
+from mixlab.kernels.depthwise import depthwise
 
 Initialisation = Literal["default", "kaiming", "truncated_normal"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]  # of what is dropped while training
@@ -54,6 +56,10 @@ class SameConv2d(nn.Conv2d):
         self.even_padding = (before, kernel_size // 2) * 2 if kernel_size % 2 == 0 else ()
 
     def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if self.training and library.is_usable(x):
+            kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+            if kind in library.NAMES:
+                return depthwise(x.to(kind), self.weight, self.bias)
         return super().forward(functional.pad(x, self.even_padding) if self.even_padding else x)
 
 

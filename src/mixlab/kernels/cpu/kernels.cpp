@@ -1,0 +1,390 @@
+// ConvMixer's operations for CPUs, called through a C interface: no headers of Python or PyTorch are needed.
+//
+// Activations are (images, rows, columns, channels) without gaps, float32 or bfloat16; everything of a channel alone
+// (weights, scales, sums) is float32. Work is cut the same way however many threads there are, so results do not
+// depend on their number. Compiled once for each instruction set; the caller picks the library.
+#include <cstdlib>
+#include <vector>
+
+#include "depthwise.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+constexpr int64_t CHUNK = 8;     // images whose weight gradients are added up in order
+constexpr int64_t ROWS = 256;    // positions whose sums are added up in order
+constexpr int64_t LINE = 64;     // bytes of a cache line: channels that are worked on together
+
+// Scratch memory of one thread, kept from call to call.
+struct Scratch {
+    Vector* values = nullptr;
+    int64_t size = 0;
+
+    Vector* reserve(int64_t wanted) {
+        if (wanted > size) {
+            free(values);
+            values = static_cast<Vector*>(aligned_alloc(64, (wanted * sizeof(Vector) + 63) / 64 * 64));
+            size = wanted;
+        }
+        return values;
+    }
+    ~Scratch() { free(values); }
+};
+thread_local Scratch scratch;
+
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+struct Shape {
+    int64_t images, rows, columns, channels;
+    int64_t kernel;
+
+    int64_t positions() const { return rows * columns; }
+    int64_t taps() const { return kernel * kernel; }
+    int64_t chunks() const { return divide_up(images, CHUNK); }
+};
+
+// Weights (channels, taps) as vectors of channels; mirrored for the gradient of the input.
+inline void gather_weights(const float* weights, int64_t taps, int64_t channel, int64_t count, bool mirror, Vector* to) {
+    for (int64_t tap = 0; tap < taps; tap++) {
+        float lanes[LANES] = {};
+        for (int64_t lane = 0; lane < least(count, LANES); lane++)
+            lanes[lane] = weights[(channel + lane) * taps + (mirror ? taps - 1 - tap : tap)];
+        to[tap] = load(lanes);
+    }
+}
+
+template <class Value>
+inline void fill(Tile tile, const Shape& shape, int64_t before, Value&& value) {
+    for (int64_t row = 0; row < shape.rows; row++)
+        for (int64_t column = 0; column < shape.columns; column++)
+            *tile.at(row + before, column + before) = value(row * shape.columns + column);
+}
+
+// Sums of parts, added up in order in float64 whatever the number of threads.
+class Parts {
+public:
+    Parts(int64_t count, int64_t size) : count(count), size(size), values(count * size) {}
+    float* operator[](int64_t part) { return values.data() + part * size; }
+
+    template <class Number>
+    void add_up(Number* totals, int64_t threads) const {
+#pragma omp parallel for num_threads(threads) schedule(static)
+        for (int64_t first = 0; first < size; first += LINE) {
+            const int64_t wanted = least(LINE, size - first);
+            double sums[LINE] = {};
+            for (int64_t part = 0; part < count; part++)
+                for (int64_t place = 0; place < wanted; place++) sums[place] += values[part * size + first + place];
+            for (int64_t place = 0; place < wanted; place++) totals[first + place] = Number(sums[place]);
+        }
+    }
+
+private:
+    int64_t count, size;
+    std::vector<float> values;
+};
+
+// What every position of a channel is multiplied with and what is added, before the convolution.
+struct Affine {
+    const float *scale, *shift;  // null: as they are
+};
+
+// FUSED: the input is scale * x + shift; the output GELU(convolution), with its derivative, and the sums of the output
+// and of its square.
+template <class T, bool FUSED>
+void depthwise_forward(
+    Shape shape, const T* x, Affine affine, const float* weights, const float* bias, T* output, T* derivative,
+    double* sums, double* squares, int64_t threads) {
+    const int64_t together = LINE / sizeof(T), blocks = divide_up(shape.channels, together);
+    Parts sum_parts(FUSED ? shape.images : 0, shape.channels), square_parts(FUSED ? shape.images : 0, shape.channels);
+    const int64_t tile_size = Tile::size_of(shape.rows, shape.columns, shape.kernel);
+    const int64_t before = (shape.kernel - 1) / 2;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t item = 0; item < shape.chunks() * blocks; item++) {
+        const int64_t first_image = item / blocks * CHUNK, first_channel = item % blocks * together;
+        const int64_t groups = divide_up(least(together, shape.channels - first_channel), LANES);
+        Vector* memory = scratch.reserve(tile_size + groups * shape.taps());
+        Tile tile{memory, Tile::width_of(shape.columns, shape.kernel)};
+        Vector* gathered = memory + tile_size;
+        memset((void*)memory, 0, tile_size * sizeof(Vector));
+        for (int64_t group = 0; group < groups; group++) {
+            const int64_t channel = first_channel + group * LANES;
+            gather_weights(
+                weights, shape.taps(), channel, shape.channels - channel, false, gathered + group * shape.taps());
+        }
+        for (int64_t image = first_image; image < least(first_image + CHUNK, shape.images); image++) {
+            for (int64_t group = 0; group < groups; group++) {
+                const int64_t channel = first_channel + group * LANES, left = shape.channels - channel;
+                const int64_t offset = image * shape.positions() * shape.channels + channel;
+                const T* from = x + offset;
+                const Vector scale = FUSED ? load(affine.scale + channel, left) : Vector{};
+                const Vector shift = FUSED ? load(affine.shift + channel, left) : Vector{};
+                const Vector added = bias ? load(bias + channel, left) : Vector{};
+                fill(tile, shape, before, [&](int64_t place) {
+                    Vector value = load(from + place * shape.channels, left);
+                    return FUSED ? value * scale + shift : value;
+                });
+                Vector sum = {}, square = {};
+                auto emit = [&](int64_t row, int64_t column, Vector found) {
+                    const int64_t place = offset + (row * shape.columns + column) * shape.channels;
+                    found += added;
+                    if constexpr (FUSED) {
+                        Vector slope;
+                        found = gelu(found, slope);
+                        store(derivative + place, slope, left);
+                        sum += found;
+                        square += found * found;
+                    }
+                    store(output + place, found, left);
+                };
+                correlate_with(
+                    shape.kernel, tile, shape.rows, shape.columns, gathered + group * shape.taps(), emit);
+                if (FUSED) {
+                    store(sum_parts[image] + channel, sum, left);
+                    store(square_parts[image] + channel, square, left);
+                }
+            }
+        }
+    }
+    if (FUSED) {
+        sum_parts.add_up(sums, threads);
+        square_parts.add_up(squares, threads);
+    }
+}
+
+// What the backward pass of the fused operation needs beyond the plain one's. With y = output and x = the input:
+// gradient of the convolution = (a * gradient + b * y + c) * derivative, and gradient of x = scale * (the
+// convolution's + gradient), for the residual connection passes it on.
+template <class T>
+struct Fused {
+    const T *output, *derivative;
+    const float *a, *b, *c;
+    Affine affine;
+    double *sums, *products;  // of the gradient of x before the scale, and of it times x
+};
+
+template <class T, bool FUSED>
+void depthwise_backward(
+    Shape shape, const T* gradient, const T* x, const float* weights, Fused<T> fused, T* input_gradient,
+    float* weight_gradient, double* bias_gradient, int64_t threads) {
+    const int64_t together = LINE / sizeof(T), blocks = divide_up(shape.channels, together), taps = shape.taps();
+    const int64_t tile_size = Tile::size_of(shape.rows, shape.columns, shape.kernel);
+    const int64_t before = (shape.kernel - 1) / 2, after = shape.kernel / 2;
+    Parts sum_parts(FUSED ? shape.images : 0, shape.channels), product_parts(FUSED ? shape.images : 0, shape.channels);
+    Parts weight_parts(weight_gradient ? shape.chunks() : 0, shape.channels * taps);
+    Parts bias_parts(shape.chunks(), shape.channels);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t item = 0; item < shape.chunks() * blocks; item++) {
+        const int64_t chunk = item / blocks, first_channel = item % blocks * together;
+        const int64_t groups = divide_up(least(together, shape.channels - first_channel), LANES);
+        const int64_t width = Tile::width_of(shape.columns, shape.kernel);
+        Vector* memory = scratch.reserve(2 * tile_size + groups * (2 * taps + 1));
+        Tile inputs{memory, width}, above{memory + tile_size, width};
+        Vector *mirrored = memory + 2 * tile_size, *totals = mirrored + groups * taps, *biases = totals + groups * taps;
+        memset((void*)memory, 0, (2 * tile_size + groups * (2 * taps + 1)) * sizeof(Vector));
+        for (int64_t group = 0; group < groups; group++) {
+            const int64_t channel = first_channel + group * LANES;
+            gather_weights(weights, taps, channel, shape.channels - channel, true, mirrored + group * taps);
+        }
+        for (int64_t image = chunk * CHUNK; image < least((chunk + 1) * CHUNK, shape.images); image++) {
+            for (int64_t group = 0; group < groups; group++) {
+                const int64_t channel = first_channel + group * LANES, left = shape.channels - channel;
+                const int64_t offset = image * shape.positions() * shape.channels + channel;
+                Vector a, b, c, scale, shift, total = {};
+                if constexpr (FUSED) {
+                    a = load(fused.a + channel, left), b = load(fused.b + channel, left);
+                    c = load(fused.c + channel, left);
+                    scale = load(fused.affine.scale + channel, left), shift = load(fused.affine.shift + channel, left);
+                }
+                fill(above, shape, after, [&](int64_t position) {
+                    const int64_t place = offset + position * shape.channels;
+                    Vector value = load(gradient + place, left);
+                    if constexpr (FUSED) {
+                        Vector inside = a * value + b * load(fused.output + place, left) + c;
+                        value = inside * load(fused.derivative + place, left);
+                    }
+                    total += value;
+                    return value;
+                });
+                biases[group] += total;
+                if (weight_gradient) {
+                    fill(inputs, shape, before, [&](int64_t position) {
+                        Vector value = load(x + offset + position * shape.channels, left);
+                        return FUSED ? value * scale + shift : value;
+                    });
+                    add_weight_gradient_with(
+                        shape.kernel, inputs, above.at(after, after), width, shape.rows, shape.columns,
+                        totals + group * taps);
+                }
+                if (!input_gradient) continue;
+                Vector sum = {}, product = {};
+                auto emit = [&](int64_t row, int64_t column, Vector found) {
+                    const int64_t place = offset + (row * shape.columns + column) * shape.channels;
+                    if constexpr (FUSED) {
+                        found += load(gradient + place, left);
+                        sum += found;
+                        product += found * load(x + place, left);
+                        found *= scale;
+                    }
+                    store(input_gradient + place, found, left);
+                };
+                correlate_with(
+                    shape.kernel, above, shape.rows, shape.columns, mirrored + group * taps, emit);
+                if constexpr (FUSED) {
+                    store(sum_parts[image] + channel, sum, left);
+                    store(product_parts[image] + channel, product, left);
+                }
+            }
+        }
+        for (int64_t group = 0; group < groups; group++) {
+            const int64_t channel = first_channel + group * LANES, left = least(LANES, shape.channels - channel);
+            store(bias_parts[chunk] + channel, biases[group], left);
+            if (!weight_gradient) continue;
+            for (int64_t tap = 0; tap < taps; tap++)
+                for (int64_t lane = 0; lane < left; lane++)
+                    weight_parts[chunk][(channel + lane) * taps + tap] = totals[group * taps + tap][lane];
+        }
+    }
+    bias_parts.add_up(bias_gradient, threads);
+    if (weight_gradient) weight_parts.add_up(weight_gradient, threads);
+    if (FUSED) {
+        sum_parts.add_up(fused.sums, threads);
+        product_parts.add_up(fused.products, threads);
+    }
+}
+
+// Calls each(place, channel, channels left, sums, other sums) for every vector of (positions, channels); the sums of
+// a channel lie where `each` adds to them, and are added up over the blocks of ROWS positions.
+template <class Each>
+inline void over_positions(
+    int64_t positions, int64_t channels, double* totals, double* other_totals, int64_t threads, Each&& each) {
+    const int64_t blocks = divide_up(positions, ROWS);
+    Parts parts(totals ? blocks : 0, channels), others(other_totals ? blocks : 0, channels);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t block = 0; block < blocks; block++) {
+        float *sums = parts[block], *other_sums = others[block];
+        for (int64_t position = block * ROWS; position < least((block + 1) * ROWS, positions); position++)
+            for (int64_t channel = 0; channel < channels; channel += LANES)
+                each(
+                    position * channels + channel, channel, channels - channel, sums + channel, other_sums + channel);
+    }
+    if (totals) parts.add_up(totals, threads);
+    if (other_totals) others.add_up(other_totals, threads);
+}
+
+inline void add(float* to, Vector value, int64_t left) { store(to, load(to, left) + value, left); }
+
+template <class T>
+void gelu_forward(
+    int64_t positions, int64_t channels, const T* x, T* output, T* derivative, double* sums, double* squares,
+    int64_t threads) {
+    auto each = [=](int64_t place, int64_t, int64_t left, float* sum, float* square) {
+        Vector slope, found = gelu(load(x + place, left), slope);
+        store(output + place, found, left);
+        store(derivative + place, slope, left);
+        add(sum, found, left);
+        add(square, found * found, left);
+    };
+    over_positions(positions, channels, sums, squares, threads, each);
+}
+
+// gradient of x = (gradient + a + b * output) * derivative, and its sums
+template <class T>
+void gelu_backward(
+    int64_t positions, int64_t channels, const T* gradient, const T* output, const T* derivative, const float* a,
+    const float* b, T* input_gradient, double* sums, int64_t threads) {
+    auto each = [=](int64_t place, int64_t channel, int64_t left, float* sum, float*) {
+        Vector inside = load(gradient + place, left) + load(a + channel, left);
+        inside += load(b + channel, left) * load(output + place, left);
+        Vector found = inside * load(derivative + place, left);
+        store(input_gradient + place, found, left);
+        add(sum, found, left);
+    };
+    over_positions(positions, channels, sums, nullptr, threads, each);
+}
+
+// output = scale1 * x1 + shift1 + scale2 * x2 + shift2
+template <class T>
+void add_scaled(
+    int64_t positions, int64_t channels, const T* x1, Affine first, const T* x2, Affine second, T* output,
+    int64_t threads) {
+    auto each = [=](int64_t place, int64_t channel, int64_t left, float*, float*) {
+        Vector found = load(x1 + place, left) * load(first.scale + channel, left) + load(first.shift + channel, left);
+        found += load(x2 + place, left) * load(second.scale + channel, left) + load(second.shift + channel, left);
+        store(output + place, found, left);
+    };
+    over_positions(positions, channels, nullptr, nullptr, threads, each);
+}
+
+// sums of x, and of x * y
+template <class T>
+void sum_products(
+    int64_t positions, int64_t channels, const T* x, const T* y, double* sums, double* products, int64_t threads) {
+    auto each = [=](int64_t place, int64_t, int64_t left, float* sum, float* product) {
+        Vector value = load(x + place, left);
+        add(sum, value, left);
+        add(product, value * load(y + place, left), left);
+    };
+    over_positions(positions, channels, sums, products, threads, each);
+}
+
+}  // namespace
+
+EXPORT int64_t lanes() { return LANES; }
+
+#define FOR_TYPE(NAME, T)                                                                                             \
+    EXPORT void depthwise_forward_##NAME(                                                                             \
+        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* x,         \
+        const float* weights, const float* bias, T* output) {                                                         \
+        depthwise_forward<T, false>(                                                                                  \
+            {images, rows, columns, channels, kernel}, x, {}, weights, bias, output, nullptr, nullptr, nullptr,       \
+            threads);                                                                                                 \
+    }                                                                                                                 \
+    EXPORT void depthwise_backward_##NAME(                                                                            \
+        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* gradient,  \
+        const T* x, const float* weights, T* input_gradient, float* weight_gradient, double* bias_gradient) {          \
+        depthwise_backward<T, false>(                                                                                 \
+            {images, rows, columns, channels, kernel}, gradient, x, weights, {}, input_gradient, weight_gradient,     \
+            bias_gradient, threads);                                                                                  \
+    }                                                                                                                 \
+    EXPORT void mixing_forward_##NAME(                                                                                \
+        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* x,         \
+        const float* scale, const float* shift, const float* weights, const float* bias, T* output, T* derivative,    \
+        double* sums, double* squares) {                                                                                \
+        depthwise_forward<T, true>(                                                                                   \
+            {images, rows, columns, channels, kernel}, x, {scale, shift}, weights, bias, output, derivative, sums,    \
+            squares, threads);                                                                                        \
+    }                                                                                                                 \
+    EXPORT void mixing_backward_##NAME(                                                                               \
+        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* gradient,  \
+        const T* x, const float* scale, const float* shift, const float* weights, const T* output,                    \
+        const T* derivative, const float* a, const float* b, const float* c, T* input_gradient,                       \
+        float* weight_gradient, double* bias_gradient, double* sums, double* products) {                                 \
+        depthwise_backward<T, true>(                                                                                  \
+            {images, rows, columns, channels, kernel}, gradient, x, weights,                                          \
+            {output, derivative, a, b, c, {scale, shift}, sums, products}, input_gradient, weight_gradient,           \
+            bias_gradient, threads);                                                                                  \
+    }                                                                                                                 \
+    EXPORT void gelu_forward_##NAME(                                                                                  \
+        int64_t threads, int64_t positions, int64_t channels, const T* x, T* output, T* derivative, double* sums,          \
+        double* squares) {                                                                                             \
+        gelu_forward(positions, channels, x, output, derivative, sums, squares, threads);                             \
+    }                                                                                                                 \
+    EXPORT void gelu_backward_##NAME(                                                                                 \
+        int64_t threads, int64_t positions, int64_t channels, const T* gradient, const T* output, const T* derivative,    \
+        const float* a, const float* b, T* input_gradient, double* sums) {                                             \
+        gelu_backward(positions, channels, gradient, output, derivative, a, b, input_gradient, sums, threads);        \
+    }                                                                                                                 \
+    EXPORT void add_scaled_##NAME(                                                                                    \
+        int64_t threads, int64_t positions, int64_t channels, const T* x1, const float* scale1, const float* shift1,      \
+        const T* x2, const float* scale2, const float* shift2, T* output) {                                           \
+        add_scaled(positions, channels, x1, {scale1, shift1}, x2, {scale2, shift2}, output, threads);                 \
+    }                                                                                                                 \
+    EXPORT void sum_products_##NAME(                                                                                  \
+        int64_t threads, int64_t positions, int64_t channels, const T* x, const T* y, double* sums, double* products) {     \
+        sum_products(positions, channels, x, y, sums, products, threads);                                             \
+    }
+
+FOR_TYPE(float32, float)
+FOR_TYPE(bfloat16, BFloat16)

@@ -1,0 +1,162 @@
+"""A ConvMixer block in training, with the fewest passes over memory: nothing is stored that can be put together later.
+
+Batch normalisation is deferred: a tensor h travels with a scale s and a shift t of each channel, and stands for
+s * h + t. The kernel that makes h sums it up on the way; the one that reads it applies s and t on the way. GELU is
+computed once, together with its derivative.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from mixlab.kernels import operators
+from mixlab.kernels.operators import Map, PerChannel
+
+
+class Sums(NamedTuple):
+    """What batch normalisation needs of a tensor: float64 sums over images and positions, of each channel."""
+
+    values: PerChannel
+    squares: PerChannel
+    count: int
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Return mean and biased variance, float64."""
+        mean = self.values / self.count
+        return mean, (self.squares / self.count - mean.square()).clamp(min=0)
+
+
+class Deferred(NamedTuple):
+    """scale * values + shift, per channel."""
+
+    values: Map
+    scale: PerChannel
+    shift: PerChannel
+
+    def mean(self) -> Float[Tensor, "batch channels"]:
+        """Return the mean over positions, float32."""
+        return self.values.mean((2, 3), dtype=torch.float32) * self.scale + self.shift
+
+    def whole(self) -> Map:
+        """Return it put together."""
+        scale, shift = (each.to(self.values.dtype)[:, None, None] for each in (self.scale, self.shift))
+        return self.values * scale + shift
+
+
+def normalised(values: Tensor, sums: Sums, norm: nn.BatchNorm2d) -> Deferred:
+    """Return values under the batch normalisation of a layer, whose running statistics are brought up to date."""
+    mean, variance = sums.moments()
+    update_statistics(norm, mean, variance, sums.count)
+    scale, shift = scale_and_shift(mean, variance, norm.weight, norm.bias, norm.eps)
+    return Deferred(values, scale.float(), shift.float())
+
+
+def scale_and_shift(mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    scale = weight * (variance + eps).rsqrt()
+    return scale, bias - mean * scale
+
+
+@torch.no_grad()
+def update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Do to a layer's running statistics what nn.BatchNorm2d does in training."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
+    norm.num_batches_tracked += 1
+    momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean.to(norm.running_mean), momentum)
+    norm.running_var.lerp_((variance * (count / max(count - 1, 1))).to(norm.running_var), momentum)
+
+
+def gelu(x: Map) -> tuple[Tensor, Sums]:
+    """Return GELU(x), and its sums."""
+    found, values, squares = _Gelu.apply(x)
+    return found, Sums(values, squares, _positions(x))
+
+
+def block(x: Deferred, depthwise: nn.Sequential, pointwise: nn.Conv2d) -> tuple[Tensor, Sums]:
+    """Return GELU(pointwise(x + norm(GELU(depthwise convolution of x)))), and its sums.
+
+    Args:
+        depthwise: the convolution, GELU and the batch normalisation after it.
+    """
+    convolution, _, norm = depthwise
+    found, values, squares, mean, variance = _Block.apply(
+        *x, convolution.weight, convolution.bias, norm.weight, norm.bias, norm.eps, pointwise.weight, pointwise.bias
+    )
+    update_statistics(norm, mean, variance, _positions(found))
+    return found, Sums(values, squares, _positions(found))
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        found, slope, values, squares = operators.gelu_forward(x)
+        ctx.save_for_backward(found, slope)
+        return found, values, squares
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _gelu_backward(*gradients, *ctx.saved_tensors)[0]
+
+
+class _Block(torch.autograd.Function):
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        taps: Tensor,
+        taps_bias: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        eps: float,
+        matrix: Tensor,
+        matrix_bias: Tensor,
+    ) -> tuple[Tensor, ...]:
+        inner, inner_slope, *sums = operators.mixing_forward(x, scale, shift, taps, taps_bias)
+        mean, variance = Sums(*sums, _positions(x)).moments()
+        inner_scale, inner_shift = scale_and_shift(mean, variance, gamma, beta, eps)
+        mixed = operators.add_scaled(inner, inner_scale, inner_shift, x, scale, shift)
+        matrix = matrix.to(x.dtype)
+        found, slope, *sums = operators.gelu_forward(functional.conv2d(mixed, matrix, matrix_bias.to(x.dtype)))
+        inverse = (variance + eps).rsqrt()
+        ctx.save_for_backward(
+            x, scale, shift, taps, gamma, mean, inverse, inner, inner_slope, mixed, matrix, found, slope
+        )
+        ctx.mark_non_differentiable(mean, variance)
+        return found, *sums, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor, of_values: Tensor, of_squares: Tensor, *_: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        x, scale, shift, taps, gamma, mean, inverse, inner, inner_slope, mixed, matrix, found, slope = ctx.saved_tensors
+        above, of_matrix_bias = _gelu_backward(gradient, of_values, of_squares, found, slope)
+        of_mixed, of_matrix, _ = torch.ops.aten.convolution_backward(
+            above, mixed, matrix, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
+        )
+        of_beta, products = operators.sum_products(of_mixed, inner)
+        of_gamma = (products - mean * of_beta) * inverse
+        a = gamma * inverse
+        b = -a * inverse * of_gamma / _positions(x)
+        c = -a * of_beta / _positions(x) - b * mean
+        of_x = operators.mixing_backward(of_mixed, x, scale, shift, taps, inner, inner_slope, a, b, c)
+        found = (*of_x, of_gamma, of_beta, None, of_matrix, of_matrix_bias)
+        return tuple(each if each is None or each is of_x[0] else each.float() for each in found)
+
+
+def _gelu_backward(
+    gradient: Tensor, of_values: Tensor, of_squares: Tensor, found: Tensor, slope: Tensor
+) -> tuple[Tensor, Tensor]:
+    return operators.gelu_backward(gradient, found, slope, of_values, 2 * of_squares)
+
+
+def _positions(x: Tensor) -> int:
+    return x.numel() // x.shape[1]

@@ -1,0 +1,181 @@
+"""The compiled kernels as PyTorch operators, without gradients of their own; `mixing` and `depthwise` add those.
+
+Activations are (batch, channels, rows, columns) in channels_last, float32 or bfloat16; what belongs to a channel is
+float32, and sums come back as float64. Each operator has its plain twin, of the same name, in `reference`.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mixlab.kernels import library
+
+Map = Float[Tensor, "batch channels rows columns"]
+PerChannel = Float[Tensor, " channels"]
+Taps = Float[Tensor, "channels 1 side side"]
+
+
+@torch.library.custom_op("mixlab::depthwise_forward", mutates_args=())
+def depthwise_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolve each channel with its own kernel; the output has the size of the input."""
+    x = _dense(x)
+    found = torch.empty_like(x)
+    library.call("depthwise_forward", x.dtype, *_shape(x, weight), x, _single(weight), _single(bias), found)
+    return found
+
+
+@torch.library.custom_op("mixlab::depthwise_backward", mutates_args=())
+def depthwise_backward(
+    gradient: Tensor, x: Tensor, weight: Tensor, of_input: bool, of_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of input, weight and bias; an unwanted one is empty."""
+    x, gradient = _dense(x), _dense(gradient.to(x.dtype))
+    of_x = torch.empty_like(x) if of_input else x.new_empty(0)
+    of_taps = weight.new_empty(weight.shape if of_weight else 0, dtype=torch.float32)
+    of_bias = _sums(x)
+    pointers = (of_x if of_input else None, of_taps if of_weight else None, of_bias)
+    library.call("depthwise_backward", x.dtype, *_shape(x, weight), gradient, x, _single(weight), *pointers)
+    return of_x, of_taps, of_bias
+
+
+@torch.library.custom_op("mixlab::mixing_forward", mutates_args=())
+def mixing_forward(
+    x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return y = GELU(depthwise(scale * x + shift)), GELU's derivative there, and the sums of y and of its square."""
+    x = _dense(x)
+    found, slope, values, squares = torch.empty_like(x), torch.empty_like(x), _sums(x), _sums(x)
+    parameters = map(_single, (scale, shift, weight, bias))
+    library.call("mixing_forward", x.dtype, *_shape(x, weight), x, *parameters, found, slope, values, squares)
+    return found, slope, values, squares
+
+
+@torch.library.custom_op("mixlab::mixing_backward", mutates_args=())
+def mixing_backward(
+    gradient: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    weight: Tensor,
+    y: Tensor,
+    slope: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of x, scale, shift, weight and bias.
+
+    Args:
+        gradient: of y's affine plus scale * x + shift; so it reaches x past the convolution too.
+        a, b, c: of each channel, such that the gradient of y is a * gradient + b * y + c.
+    """
+    gradient = _dense(gradient.to(x.dtype))
+    of_x, of_weight = torch.empty_like(x), weight.new_empty(weight.shape, dtype=torch.float32)
+    of_scale, of_shift, of_bias = _sums(x), _sums(x), _sums(x)
+    parameters = map(_single, (scale, shift, weight))
+    coefficients = map(_single, (a, b, c))
+    library.call(
+        "mixing_backward", x.dtype, *_shape(x, weight), gradient, x, *parameters, y, slope, *coefficients,
+        of_x, of_weight, of_bias, of_shift, of_scale,
+    )  # fmt: skip
+    return of_x, of_scale, of_shift, of_weight, of_bias
+
+
+@torch.library.custom_op("mixlab::gelu_forward", mutates_args=())
+def gelu_forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return y = GELU(x), its derivative, and the sums of y and of its square."""
+    x = _dense(x)
+    found, slope, values, squares = torch.empty_like(x), torch.empty_like(x), _sums(x), _sums(x)
+    library.call("gelu_forward", x.dtype, *_flat(x), x, found, slope, values, squares)
+    return found, slope, values, squares
+
+
+@torch.library.custom_op("mixlab::gelu_backward", mutates_args=())
+def gelu_backward(gradient: Tensor, y: Tensor, slope: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (gradient + a + b * y) * slope, and its sums."""
+    gradient, found, sums = _dense(gradient.to(y.dtype)), torch.empty_like(y), _sums(y)
+    library.call("gelu_backward", y.dtype, *_flat(y), gradient, y, slope, _single(a), _single(b), found, sums)
+    return found, sums
+
+
+@torch.library.custom_op("mixlab::add_scaled", mutates_args=())
+def add_scaled(x1: Tensor, scale1: Tensor, shift1: Tensor, x2: Tensor, scale2: Tensor, shift2: Tensor) -> Tensor:
+    """Return scale1 * x1 + shift1 + scale2 * x2 + shift2."""
+    found = torch.empty_like(x1)
+    first, second = map(_single, (scale1, shift1)), map(_single, (scale2, shift2))
+    library.call("add_scaled", x1.dtype, *_flat(x1), x1, *first, x2, *second, found)
+    return found
+
+
+@torch.library.custom_op("mixlab::sum_products", mutates_args=())
+def sum_products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sums of x, and of x * y."""
+    x, values, products = _dense(x.to(y.dtype)), _sums(y), _sums(y)
+    library.call("sum_products", y.dtype, *_flat(y), x, y, values, products)
+    return values, products
+
+
+@depthwise_forward.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return _like(x)
+
+
+@depthwise_backward.register_fake
+def _(gradient: Tensor, x: Tensor, weight: Tensor, of_input: bool, of_weight: bool) -> tuple[Tensor, ...]:
+    of_x = _like(x) if of_input else x.new_empty(0)
+    return of_x, weight.new_empty(weight.shape if of_weight else 0, dtype=torch.float32), _sums(x)
+
+
+@mixing_forward.register_fake
+def _(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    return _like(x), _like(x), _sums(x), _sums(x)
+
+
+@mixing_backward.register_fake
+def _(gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+    return _like(x), _sums(x), _sums(x), weight.new_empty(weight.shape, dtype=torch.float32), _sums(x)
+
+
+@gelu_forward.register_fake
+def _(x: Tensor) -> tuple[Tensor, ...]:
+    return _like(x), _like(x), _sums(x), _sums(x)
+
+
+@gelu_backward.register_fake
+def _(gradient: Tensor, y: Tensor, slope: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    return _like(y), _sums(y)
+
+
+@add_scaled.register_fake
+def _(x1: Tensor, scale1: Tensor, shift1: Tensor, x2: Tensor, scale2: Tensor, shift2: Tensor) -> Tensor:
+    return _like(x1)
+
+
+@sum_products.register_fake
+def _(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    return _sums(y), _sums(y)
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+def _single(values: Tensor) -> Tensor:
+    return values.float().contiguous()
+
+
+def _sums(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[1], dtype=torch.float64)
+
+
+def _shape(x: Tensor, weight: Tensor) -> tuple[int, ...]:
+    images, channels, rows, columns = x.shape
+    return images, rows, columns, channels, weight.shape[-1]
+
+
+def _flat(x: Tensor) -> tuple[int, int]:
+    return x.numel() // x.shape[1], x.shape[1]

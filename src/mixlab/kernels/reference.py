@@ -1,0 +1,72 @@
+"""The operators of `operators` in plain PyTorch, for any device and precision: what the fast ones must equal."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def depthwise_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    side = weight.shape[-1]
+    before, after = (side - 1) // 2, side // 2
+    padded = functional.pad(x, (before, after, before, after))
+    return functional.conv2d(padded, weight, bias, groups=x.shape[1])
+
+
+def depthwise_backward(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    with torch.enable_grad():
+        leaves = [each.detach().requires_grad_() for each in (x, weight, x.new_zeros(x.shape[1]))]
+        return torch.autograd.grad(depthwise_forward(*leaves), leaves, gradient)
+
+
+def mixing_forward(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    return gelu_forward(depthwise_forward(_affine(x, scale, shift), weight, bias))
+
+
+def mixing_backward(
+    gradient: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    weight: Tensor,
+    y: Tensor,
+    slope: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+) -> tuple[Tensor, ...]:
+    inside = (_affine(gradient, a, c) + _affine(y, b, torch.zeros_like(b))) * slope
+    of_input, of_weight, of_bias = depthwise_backward(inside, _affine(x, scale, shift), weight)
+    whole = of_input + gradient
+    return whole * _spread(scale), _sum(whole * x), _sum(whole), of_weight, of_bias
+
+
+def gelu_forward(x: Tensor) -> tuple[Tensor, ...]:
+    found = functional.gelu(x)
+    density = torch.exp(-x.square() / 2) / (2 * torch.pi) ** 0.5
+    slope = torch.special.ndtr(x) + x * density
+    return found, slope, _sum(found), _sum(found.square())
+
+
+def gelu_backward(gradient: Tensor, y: Tensor, slope: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    found = (gradient + _affine(y, b, a)) * slope
+    return found, _sum(found)
+
+
+def add_scaled(x1: Tensor, scale1: Tensor, shift1: Tensor, x2: Tensor, scale2: Tensor, shift2: Tensor) -> Tensor:
+    return _affine(x1, scale1, shift1) + _affine(x2, scale2, shift2)
+
+
+def sum_products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    return _sum(x), _sum(x * y)
+
+
+def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return x * _spread(scale) + _spread(shift)
+
+
+def _spread(values: Tensor) -> Tensor:
+    return values[:, None, None]
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.sum((0, 2, 3))

@@ -1,0 +1,143 @@
+"""ConvMixer in training by compiled kernels against ConvMixer layer by layer."""
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mixlab.kernels import library
+from mixlab.models.convmixer import ConvMixer, ConvMixerConfig
+from mixlab.spec import DataSpec
+
+pytestmark = pytest.mark.skipif(library.library() is None, reason="no kernels were compiled")
+PRECISIONS = {torch.float32: 1e-5, torch.bfloat16: 0.05}
+
+
+def built(spec: DataSpec, **fields: object) -> nn.Module:
+    torch.manual_seed(0)
+    config = ConvMixerConfig(**{"dim": 24, "depth": 3, "kernel_size": 5, "patch_size": 2} | fields)  # pyright: ignore[reportArgumentType]
+    return config.build(spec).to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+
+
+def trained(model: nn.Module, kind: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Take the gradient of one batch; return logits, gradients and buffers."""
+    torch.manual_seed(1)
+    x, labels = torch.rand(6, 3, 16, 16), torch.randint(0, 3, (6,))
+    with torch.autocast("cpu", kind, enabled=kind != torch.float32):
+        logits = model(x)
+    model.zero_grad()
+    functional.cross_entropy(logits.float(), labels).backward()
+    gradients = {f"gradient of {name}": each.grad for name, each in model.named_parameters() if each.grad is not None}
+    return {"logits": logits.detach(), **gradients, **copy.deepcopy(dict(model.named_buffers()))}
+
+
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    return float((ours.double() - theirs.double()).norm() / theirs.double().norm().clamp(min=1e-3))
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the compiled functions as they are called."""
+    called: list[str] = []
+    real: Callable[..., None] = library.call
+
+    def call(name: str, *arguments: object) -> None:
+        called.append(name)
+        real(name, *arguments)
+
+    monkeypatch.setattr(library, "call", call)
+    return called
+
+
+@pytest.mark.parametrize("fields", [{}, {"kernel_size": 4, "dim": 21}, {"patch_size": 3, "kernel_size": 9}])
+def test_a_step_is_that_of_the_layers(fields: dict, spec: DataSpec, counted: list[str]):
+    fast = trained(built(spec, **fields))
+    assert counted.count("mixing_forward") == counted.count("mixing_backward") == 3
+    with library.stock():
+        slow = trained(built(spec, **fields))
+    assert fast.keys() == slow.keys()
+    worst = max((distance(fast[name], slow[name]), name) for name in fast)
+    assert worst[0] < PRECISIONS[torch.float32], worst
+
+
+def test_gradients_in_bfloat16_are_as_near_to_the_exact_ones_as_pytorchs(spec: DataSpec):
+    fast = trained(built(spec), torch.bfloat16)
+    with library.stock():
+        slow, exact = trained(built(spec), torch.bfloat16), trained(built(spec))
+    names = [name for name in exact if name.startswith("gradient")]
+    ours, theirs = (sum(distance(found[name], exact[name]) for name in names) for found in (fast, slow))
+    assert ours < 1.1 * theirs
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"activation": "relu"}, {"norm": "layer"}, {"residual": "gamma"}, {"residual": "both"}, {"residual": "none"}],
+)
+@pytest.mark.parametrize("kind", PRECISIONS)
+def test_other_blocks_have_the_depthwise_kernel(fields: dict, kind: torch.dtype, spec: DataSpec, counted: list[str]):
+    fast = trained(built(spec, **fields), kind)
+    assert counted.count("depthwise_forward") == counted.count("depthwise_backward") == 3
+    with library.stock():
+        slow = trained(built(spec, **fields), kind)
+    assert max(distance(fast[name], slow[name]) for name in fast) < 5 * PRECISIONS[kind]
+
+
+def test_features_and_classifier_are_those_of_the_whole(spec: DataSpec):
+    model, x = built(spec), torch.rand(2, 3, 16, 16)
+    assert isinstance(model, ConvMixer)
+    torch.testing.assert_close(model.head(model.forward_features(x)), model(x))
+
+
+def test_evaluation_is_left_to_the_layers(spec: DataSpec, counted: list[str]):
+    built(spec).eval()(torch.rand(2, 3, 16, 16))
+    assert counted == []
+
+
+def test_frozen_weights_get_no_gradient(spec: DataSpec):
+    model = built(spec)
+    for block in model.blocks:
+        block.depthwise[0].requires_grad_(False)
+    assert all(".depthwise.0." not in name for name in trained(model) if name.startswith("gradient"))
+
+
+def test_a_step_repeats_bit_for_bit(spec: DataSpec):
+    first, second = trained(built(spec), torch.bfloat16), trained(built(spec), torch.bfloat16)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_what_is_exported_is_made_of_pytorchs_own_operations(spec: DataSpec):
+    exported = torch.export.export(built(spec), (torch.rand(2, 3, 16, 16),))
+    assert "mixlab" not in str(exported.graph)
+
+
+COMPILED = """
+import torch
+from mixlab.kernels import library
+from mixlab.models.convmixer import ConvMixerConfig
+from mixlab.spec import DataSpec
+
+called, real = [], library.call
+library.call = lambda name, *arguments: (called.append(name), real(name, *arguments))
+spec = DataSpec(image_size=8, classes=("a", "b"), mean=(0.5,) * 3, std=(0.2,) * 3)
+torch.manual_seed(0)
+model = ConvMixerConfig(dim=8, depth=2, kernel_size=3, patch_size=2).build(spec).train()
+x, gradients = torch.rand(4, 3, 8, 8), []
+for forward in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+    model.zero_grad()
+    forward(x).square().sum().backward()
+    gradients.append([each.grad for each in model.parameters()])
+for eager, compiled in zip(*gradients):
+    torch.testing.assert_close(compiled, eager)
+print(called.count("mixing_backward"))
+"""
+
+
+@pytest.mark.slow
+def test_training_can_be_compiled_as_one_graph():
+    found = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert (found.stdout.strip(), found.returncode) == ("4", 0), found.stderr[-2000:]

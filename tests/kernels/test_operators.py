@@ -1,0 +1,164 @@
+"""Every compiled operator against its plain reference in float64, for every instruction set of this machine."""
+
+import ctypes
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mixlab.kernels import library, operators, reference
+
+COMPILED = [name for name in library.instruction_sets() if (library.FOLDER / library.file_name(name)).is_file()]
+NAMES = "depthwise_forward mixing_forward mixing_backward gelu_forward gelu_backward add_scaled sum_products".split()
+ERRORS = {torch.float32: 2e-6, torch.bfloat16: 4e-3}
+
+pytestmark = pytest.mark.skipif(not COMPILED, reason="no kernels were compiled")
+sizes = st.tuples(st.integers(1, 9), st.integers(1, 37), st.integers(1, 19), st.integers(1, 19), st.integers(1, 15))
+
+
+@pytest.fixture(params=COMPILED)
+def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    loaded = ctypes.CDLL(str(library.FOLDER / library.file_name(request.param)))
+    monkeypatch.setattr(library, "library", lambda: loaded)
+    return request.param
+
+
+def tensors(size: tuple[int, ...], kind: torch.dtype) -> dict[str, Tensor]:
+    """Draw an argument of each name; maps hold numbers that bfloat16 has, in memory orders of their own."""
+    images, channels, rows, columns, side = size
+    torch.manual_seed(sum(size))
+
+    def channel() -> Tensor:
+        return torch.randn(channels)
+
+    maps = {name: torch.randn(images, rows, columns, channels).to(kind) for name in ("x", "x1", "x2", "y", "slope")}
+    found = {name: value.permute(0, 3, 1, 2) for name, value in maps.items()}
+    found["gradient"] = torch.randn(images, channels, rows, columns).to(kind)
+    found |= {"weight": torch.randn(channels, 1, side, side), "bias": channel()}
+    return found | {
+        name: channel() for name in ("scale", "shift", "scale1", "shift1", "scale2", "shift2", "a", "b", "c")
+    }
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected).norm() / expected.norm().clamp(min=1e-30))
+
+
+def check(name: str, size: tuple[int, ...], kind: torch.dtype, **more: bool) -> None:
+    fast, plain = getattr(operators, name), getattr(reference, name)
+    given_ = tensors(size, kind)
+    names = list(inspect.signature(plain).parameters)
+    found = fast(*[given_[each] for each in names], **more)
+    expected = plain(*[given_[each].double() for each in names])
+    together = zip(*[(each,) if isinstance(each, Tensor) else each for each in (found, expected)], strict=True)
+    spread = max(size[0] * size[2] * size[3], 1) ** 0.5  # sums that cancel lose what their terms have
+    for place, (ours, theirs) in enumerate(together):
+        assert ours.shape == theirs.shape
+        error = float((ours.double() - theirs).norm())
+        scale = float(theirs.norm()) + spread * (theirs.dim() == 1)
+        assert error <= ERRORS[kind] * scale + 3e-7 * theirs.numel() ** 0.5, (
+            f"output {place} of {name}: {error / scale:.1e}"
+        )
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "depthwise_forward",
+        "mixing_forward",
+        "mixing_backward",
+        "gelu_forward",
+        "gelu_backward",
+        "add_scaled",
+        "sum_products",
+    ],
+)
+@pytest.mark.parametrize("size", [(3, 40, 8, 9, 5), (9, 16, 16, 16, 9), (1, 3, 5, 4, 4), (2, 33, 7, 17, 7)])
+def test_an_operator_equals_its_reference(name: str, kind: torch.dtype, size: tuple[int, ...]):
+    check(name, size, kind)
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("side", range(1, 16))
+def test_a_depthwise_convolution_and_its_gradients_equal_their_reference(side: int, kind: torch.dtype):
+    check("depthwise_forward", (2, 18, 11, 12, side), kind)
+    check("depthwise_backward", (2, 18, 11, 12, side), kind, of_input=True, of_weight=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(size=sizes, kind=st.sampled_from(list(ERRORS)))
+def test_shapes_do_not_matter(size: tuple[int, ...], kind: torch.dtype):
+    check("depthwise_backward", size, kind, of_input=True, of_weight=True)
+    check("mixing_forward", size, kind)
+    check("mixing_backward", size, kind)
+    check("gelu_forward", size, kind)
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_gelu_keeps_its_precision_far_from_zero():
+    x = torch.cat([torch.linspace(-100, 100, 20001), torch.tensor([0.0, -0.0, 1e-30, 3e38, -3e38])])
+    found, slope, *_ = operators.gelu_forward(x.view(1, 1, 1, -1))
+    expected, expected_slope, *_ = reference.gelu_forward(x.double().clamp(-1e6).view(1, 1, 1, -1))
+    assert (found - expected).abs().div(expected.abs().clamp(min=1)).max() < 5e-7
+    assert (slope - expected_slope).abs().max() < 1e-6
+    assert torch.isnan(operators.gelu_forward(torch.full((1, 1, 1, 1), torch.nan))[0]).all()
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("kind", ERRORS)
+def test_results_are_the_same_bits_again_and_with_any_number_of_threads(kind: torch.dtype):
+    names = list(inspect.signature(reference.mixing_backward).parameters)
+    values = tensors((20, 40, 8, 8, 5), kind)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 3):
+            torch.set_num_threads(threads)
+            found.append(operators.mixing_backward(*[values[each] for each in names]))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found[0], other, strict=True))
+
+
+def test_what_is_not_wanted_is_not_computed():
+    values = tensors((2, 4, 5, 5, 3), torch.float32)
+    x, weight, _ = operators.depthwise_backward(values["gradient"], values["x"], values["weight"], False, False)
+    assert x.numel() == weight.numel() == 0
+
+
+def test_operators_keep_what_pytorch_asks_of_them():
+    values = tensors((2, 8, 5, 5, 3), torch.float32)
+    for name in (
+        "depthwise_forward",
+        "mixing_forward",
+        "mixing_backward",
+        "gelu_forward",
+        "gelu_backward",
+        "add_scaled",
+        "sum_products",
+    ):
+        arguments = tuple(values[each] for each in inspect.signature(getattr(reference, name)).parameters)
+        torch.library.opcheck(getattr(torch.ops.mixlab, name), arguments)
+    wanted = tuple(values[each] for each in inspect.signature(reference.depthwise_backward).parameters)
+    torch.library.opcheck(torch.ops.mixlab.depthwise_backward, (*wanted, True, True))
+
+
+def test_a_library_that_cannot_be_loaded_leaves_pytorchs_own_operations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in library.instruction_sets():
+        (tmp_path / library.file_name(name)).write_bytes(b"no library")
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    library.library.cache_clear()
+    try:
+        assert not library.is_usable(torch.zeros(1, 1, 1, 1))
+        assert "PyTorch's own" in library.describe()
+    finally:
+        library.library.cache_clear()
