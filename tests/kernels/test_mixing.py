@@ -141,3 +141,12 @@ print(called.count("mixing_backward"))
 def test_training_can_be_compiled_as_one_graph():
     found = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
     assert (found.stdout.strip(), found.returncode) == ("4", 0), found.stderr[-2000:]
+
+
+def test_layers_that_are_frozen_in_evaluation_mode_stay_so(spec: DataSpec, counted: list[str]):
+    model = built(spec)
+    frozen = model.blocks[1].pointwise[2].eval()
+    before = frozen.running_mean.clone()
+    trained(model)
+    assert torch.equal(frozen.running_mean, before)
+    assert "mixing_forward" not in counted

@@ -14,6 +14,7 @@ from mixlab.data.decode import decode, decode_image
 from mixlab.data.images import fit
 from mixlab.errors import UnreadableImage, UsageError
 from mixlab.evaluation.calibration import softmax
+from mixlab.models.folding import fold
 from mixlab.run.bundle import Bundle
 
 Picture = str | Path | bytes | np.ndarray | Image.Image
@@ -49,6 +50,7 @@ class Classifier:
         self.device = devices.choose_device(device)
         self.model = devices.place(bundle.build(), self.device)
         self.layout = devices.memory_format(self.model, self.device)
+        self.folded = fold(self.model)
 
     def __call__(self, picture: Picture) -> Answer:
         """Classify one picture: a path, the bytes of a file, a Pillow image, or uint8 (height, width[, channels]).
@@ -65,7 +67,7 @@ class Classifier:
     def answer(self, inputs: Tensor) -> list[Answer]:
         """Classify images as the network sees them, float32 (batch, channels, size, size) in [0, 1]."""
         with torch.inference_mode():
-            logits = self.model(inputs.to(self.device).contiguous(memory_format=self.layout)).float().cpu().numpy()
+            logits = self.folded(inputs.to(self.device).contiguous(memory_format=self.layout)).float().cpu().numpy()
         return [Answer(self.spec.classes, row) for row in softmax(logits, self.temperature)]
 
     def stream(

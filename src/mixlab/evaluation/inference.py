@@ -16,6 +16,7 @@ from mixlab.data.loading import batches, in_order
 from mixlab.data.resample import resize
 from mixlab.errors import DataError
 from mixlab.experiment import Experiment
+from mixlab.models.folding import fold
 from mixlab.spec import DataSpec
 
 BATCH_SIZE = 256
@@ -69,6 +70,7 @@ def iterate(
 ) -> Generator[tuple[Tensor, Batch], None, None]:
     """Yield the float32 logits, on the CPU, of one batch after the other, and the batch."""
     layout = devices.memory_format(model, device)
+    model = fold(model)
     with contextlib.closing(batches(images, in_order(images, BATCH_SIZE), workers)) as found:
         for batch in found:
             if len(batch.indices) == 0:

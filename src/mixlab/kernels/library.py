@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).parent
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3); bytes
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _enabled = ContextVar("enabled", default=os.environ.get("MIXLAB_KERNELS", "") != "stock")
 
@@ -32,9 +33,14 @@ def stock() -> Iterator[None]:
 
 def is_usable(x: Tensor) -> bool:
     """Return whether the compiled kernels can work on a tensor; never in what is traced for export."""
-    if x.device.type != "cpu" or x.dtype not in NAMES or torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if x.device.type != "cpu" or precision(x) not in NAMES or torch.compiler.is_exporting():
         return False
     return _is_ready()
+
+
+def precision(x: Tensor) -> torch.dtype:
+    """Return the type in which a convolution of a tensor on the CPU computes: autocast's, where that is on."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 @torch.compiler.assume_constant_result
@@ -81,7 +87,8 @@ def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | None) -> None
 
 def _loaded() -> ctypes.CDLL:
     found = library()
-    assert found is not None  # noqa: S101
+    if found is None:
+        raise RuntimeError("no kernels were compiled; ask is_usable first")
     return found
 
 
@@ -91,6 +98,16 @@ def _name() -> str:
 
 def _load(path: Path) -> ctypes.CDLL | None:
     try:
-        return ctypes.CDLL(str(path))  # its OpenMP is the one that torch has loaded, so they share their threads
+        loaded = ctypes.CDLL(str(path))  # its OpenMP is the one that torch has loaded, so they share their threads
     except OSError:
         return None
+    _keep_freed_memory()
+    return loaded
+
+
+def _keep_freed_memory() -> None:
+    """Ask glibc not to give freed memory back after each step: fetching it anew costs more than some operations."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(MMAP_THRESHOLD, 2**25)  # the highest that glibc takes

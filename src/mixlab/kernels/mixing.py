@@ -22,12 +22,12 @@ class Sums(NamedTuple):
 
     values: PerChannel
     squares: PerChannel
-    count: int
+    positions: int
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Return mean and biased variance, float64."""
-        mean = self.values / self.count
-        return mean, (self.squares / self.count - mean.square()).clamp(min=0)
+        mean = self.values / self.positions
+        return mean, (self.squares / self.positions - mean.square()).clamp(min=0)
 
 
 class Deferred(NamedTuple):
@@ -47,10 +47,29 @@ class Deferred(NamedTuple):
         return self.values * scale + shift
 
 
-def normalised(values: Tensor, sums: Sums, norm: nn.BatchNorm2d) -> Deferred:
-    """Return values under the batch normalisation of a layer, whose running statistics are brought up to date."""
+def stem(patches: Map, norm: Any) -> Deferred:
+    """Return norm(GELU(patches)), and bring the running statistics of the batch normalisation up to date."""
+    found, values, squares = _Gelu.apply(patches)
+    return _normalised(found, Sums(values, squares, _positions(patches)), norm)
+
+
+def block(x: Deferred, depthwise: Any, pointwise: Any) -> Deferred:
+    """Return pointwise(x + depthwise(x)), and bring the running statistics of both up to date.
+
+    Args:
+        depthwise, pointwise: sequences of a convolution, GELU and batch normalisation.
+    """
+    (mixing, _, norm), (convolution, _, last_norm) = depthwise, pointwise
+    found, values, squares, mean, variance = _Block.apply(
+        *x, mixing.weight, mixing.bias, norm.weight, norm.bias, norm.eps, convolution.weight, convolution.bias
+    )
+    update_statistics(norm, mean, variance, _positions(found))
+    return _normalised(found, Sums(values, squares, _positions(found)), last_norm)
+
+
+def _normalised(values: Tensor, sums: Sums, norm: nn.BatchNorm2d) -> Deferred:
     mean, variance = sums.moments()
-    update_statistics(norm, mean, variance, sums.count)
+    update_statistics(norm, mean, variance, sums.positions)
     scale, shift = scale_and_shift(mean, variance, norm.weight, norm.bias, norm.eps)
     return Deferred(values, scale.float(), shift.float())
 
@@ -71,26 +90,6 @@ def update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, coun
     norm.running_var.lerp_((variance * (count / max(count - 1, 1))).to(norm.running_var), momentum)
 
 
-def gelu(x: Map) -> tuple[Tensor, Sums]:
-    """Return GELU(x), and its sums."""
-    found, values, squares = _Gelu.apply(x)
-    return found, Sums(values, squares, _positions(x))
-
-
-def block(x: Deferred, depthwise: nn.Sequential, pointwise: nn.Conv2d) -> tuple[Tensor, Sums]:
-    """Return GELU(pointwise(x + norm(GELU(depthwise convolution of x)))), and its sums.
-
-    Args:
-        depthwise: the convolution, GELU and the batch normalisation after it.
-    """
-    convolution, _, norm = depthwise
-    found, values, squares, mean, variance = _Block.apply(
-        *x, convolution.weight, convolution.bias, norm.weight, norm.bias, norm.eps, pointwise.weight, pointwise.bias
-    )
-    update_statistics(norm, mean, variance, _positions(found))
-    return found, Sums(values, squares, _positions(found))
-
-
 class _Gelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -100,8 +99,9 @@ class _Gelu(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _gelu_backward(*gradients, *ctx.saved_tensors)[0]
+    def backward(ctx: Any, gradient: Tensor, of_values: Tensor, of_squares: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        found, slope = ctx.saved_tensors
+        return _gelu_backward(gradient, of_values, of_squares, found, slope)[0]
 
 
 class _Block(torch.autograd.Function):
@@ -119,8 +119,8 @@ class _Block(torch.autograd.Function):
         matrix: Tensor,
         matrix_bias: Tensor,
     ) -> tuple[Tensor, ...]:
-        inner, inner_slope, *sums = operators.mixing_forward(x, scale, shift, taps, taps_bias)
-        mean, variance = Sums(*sums, _positions(x)).moments()
+        inner, inner_slope, values, squares = operators.mixing_forward(x, scale, shift, taps, taps_bias)
+        mean, variance = Sums(values, squares, _positions(x)).moments()
         inner_scale, inner_shift = scale_and_shift(mean, variance, gamma, beta, eps)
         mixed = operators.add_scaled(inner, inner_scale, inner_shift, x, scale, shift)
         matrix = matrix.to(x.dtype)

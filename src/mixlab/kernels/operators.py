@@ -81,6 +81,25 @@ def mixing_backward(
     return of_x, of_scale, of_shift, of_weight, of_bias
 
 
+@torch.library.custom_op("mixlab::block_inference", mutates_args=())
+def block_inference(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    after: Tensor,
+    matrix: Tensor,
+    matrix_bias: Tensor,
+) -> Tensor:
+    """Return GELU(matrix (h + after * GELU(depthwise(h))) + matrix_bias) of h = scale * x + shift."""
+    x = _dense(x)
+    found = torch.empty_like(x)
+    parameters = map(_single, (scale, shift, weight, bias, after, matrix.flatten(1), matrix_bias))
+    library.call("block_inference", x.dtype, *_shape(x, weight), x, *parameters, found)
+    return found
+
+
 @torch.library.custom_op("mixlab::gelu_forward", mutates_args=())
 def gelu_forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return y = GELU(x), its derivative, and the sums of y and of its square."""
@@ -134,6 +153,11 @@ def _(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> 
 @mixing_backward.register_fake
 def _(gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
     return _like(x), _sums(x), _sums(x), weight.new_empty(weight.shape, dtype=torch.float32), _sums(x)
+
+
+@block_inference.register_fake
+def _(x: Tensor, *_: Tensor) -> Tensor:
+    return _like(x)
 
 
 @gelu_forward.register_fake

@@ -40,6 +40,21 @@ def mixing_backward(
     return whole * _spread(scale), _sum(whole * x), _sum(whole), of_weight, of_bias
 
 
+def block_inference(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    after: Tensor,
+    matrix: Tensor,
+    matrix_bias: Tensor,
+) -> Tensor:
+    h = _affine(x, scale, shift)
+    mixed = h + _spread(after) * functional.gelu(depthwise_forward(h, weight, bias))
+    return functional.gelu(functional.conv2d(mixed, matrix, matrix_bias))
+
+
 def gelu_forward(x: Tensor) -> tuple[Tensor, ...]:
     found = functional.gelu(x)
     density = torch.exp(-x.square() / 2) / (2 * torch.pi) ** 0.5

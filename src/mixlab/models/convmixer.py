@@ -102,8 +102,8 @@ class ConvMixer(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch dim rows columns"]:
         """Return the last feature map of images with values in [0, 1]."""
-        patches = self.stem[0](self.normalize(x))
-        return self._deferred(patches).whole() if self._is_fast(patches) else self._layer_by_layer(patches)
+        x = self.normalize(x)
+        return self._deferred(x).whole() if self._is_fast(x) else self.blocks(self.stem(x))
 
     def head(self, features: Float[Tensor, "batch dim rows columns"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of a last feature map."""
@@ -111,23 +111,18 @@ class ConvMixer(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of images with values in [0, 1]."""
-        patches = self.stem[0](self.normalize(x))
-        if self._is_fast(patches):
-            return self._classify(self._deferred(patches).mean())
-        return self.head(self._layer_by_layer(patches))
+        x = self.normalize(x)
+        return self._classify(self._deferred(x).mean()) if self._is_fast(x) else self.head(self.blocks(self.stem(x)))
 
-    def _is_fast(self, patches: Tensor) -> bool:
-        return self.training and self.has_kernels and library.is_usable(patches)
+    def _is_fast(self, x: Tensor) -> bool:
+        return self.has_kernels and library.is_usable(x) and all(layer.training for layer in self.modules())
 
-    def _layer_by_layer(self, patches: Tensor) -> Tensor:
-        return self.blocks(self.stem[1:](patches))
-
-    def _deferred(self, patches: Tensor) -> Deferred:
-        """Return what `_layer_by_layer` does in training, by compiled kernels; no hook of a layer is called."""
-        x = mixing.normalised(*mixing.gelu(patches), self.stem[2])
+    def _deferred(self, x: Tensor) -> Deferred:
+        """Return the features of normalised pixels in training, by compiled kernels; no hook of a layer is called."""
+        features = mixing.stem(self.stem[0](x), self.stem[2])
         for block in self.blocks:
-            x = mixing.normalised(*mixing.block(x, block.depthwise, block.pointwise[0]), block.pointwise[2])
-        return x
+            features = mixing.block(features, block.depthwise, block.pointwise)
+        return features
 
     def _classify(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch classes"]:
         return self.classifier(self.dropout(features))

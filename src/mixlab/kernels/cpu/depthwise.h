@@ -44,7 +44,8 @@ inline void correlate(Tile tile, int64_t rows, int64_t columns, const Vector* we
 }
 
 template <class Emit>
-inline void correlate_any(int64_t kernel, Tile tile, int64_t rows, int64_t columns, const Vector* weights, Emit&& emit) {
+inline void correlate_any(
+    int64_t kernel, Tile tile, int64_t rows, int64_t columns, const Vector* weights, Emit&& emit) {
     for (int64_t row = 0; row < rows; row++) {
         for (int64_t column = 0; column < columns; column += COLUMNS) {
             Vector sums[COLUMNS] = {};
@@ -106,13 +107,19 @@ inline void add_weight_gradient_any(
 }
 
 template <class Emit>
-inline void correlate_with(int64_t kernel, Tile tile, int64_t rows, int64_t columns, const Vector* weights, Emit&& emit) {
+inline void correlate_with(
+    int64_t kernel, Tile tile, int64_t rows, int64_t columns, const Vector* weights, Emit&& emit) {
     switch (kernel) {
-        case 3: return correlate<3>(tile, rows, columns, weights, emit);
-        case 5: return correlate<5>(tile, rows, columns, weights, emit);
-        case 7: return correlate<7>(tile, rows, columns, weights, emit);
-        case 9: return correlate<9>(tile, rows, columns, weights, emit);
-        default: return correlate_any(kernel, tile, rows, columns, weights, emit);
+        case 3:
+            return correlate<3>(tile, rows, columns, weights, emit);
+        case 5:
+            return correlate<5>(tile, rows, columns, weights, emit);
+        case 7:
+            return correlate<7>(tile, rows, columns, weights, emit);
+        case 9:
+            return correlate<9>(tile, rows, columns, weights, emit);
+        default:
+            return correlate_any(kernel, tile, rows, columns, weights, emit);
     }
 }
 
@@ -120,11 +127,16 @@ inline void add_weight_gradient_with(
     int64_t kernel, Tile inputs, const Vector* gradient, int64_t gradient_width, int64_t rows, int64_t columns,
     Vector* sums) {
     switch (kernel) {
-        case 3: return add_weight_gradient<3>(inputs, gradient, gradient_width, rows, columns, sums);
-        case 5: return add_weight_gradient<5>(inputs, gradient, gradient_width, rows, columns, sums);
-        case 7: return add_weight_gradient<7>(inputs, gradient, gradient_width, rows, columns, sums);
-        case 9: return add_weight_gradient<9>(inputs, gradient, gradient_width, rows, columns, sums);
-        default: return add_weight_gradient_any(kernel, inputs, gradient, gradient_width, rows, columns, sums);
+        case 3:
+            return add_weight_gradient<3>(inputs, gradient, gradient_width, rows, columns, sums);
+        case 5:
+            return add_weight_gradient<5>(inputs, gradient, gradient_width, rows, columns, sums);
+        case 7:
+            return add_weight_gradient<7>(inputs, gradient, gradient_width, rows, columns, sums);
+        case 9:
+            return add_weight_gradient<9>(inputs, gradient, gradient_width, rows, columns, sums);
+        default:
+            return add_weight_gradient_any(kernel, inputs, gradient, gradient_width, rows, columns, sums);
     }
 }
 

@@ -7,14 +7,17 @@
 #include <vector>
 
 #include "depthwise.h"
+#include "pointwise.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
 
-constexpr int64_t CHUNK = 8;     // images whose weight gradients are added up in order
-constexpr int64_t ROWS = 256;    // positions whose sums are added up in order
-constexpr int64_t LINE = 64;     // bytes of a cache line: channels that are worked on together
+constexpr int64_t CHUNK = 8;        // images whose weight gradients are added up in order
+constexpr int64_t ROWS = 256;       // positions whose sums are added up in order
+constexpr int64_t NEAR = 32;        // positions whose inputs and outputs are near while all weights pass by
+constexpr int64_t CACHE = 1 << 19;  // bytes of a map that a core keeps near
+constexpr int64_t LINE = 64;        // bytes of a cache line: channels that are worked on together
 
 // Scratch memory of one thread, kept from call to call.
 struct Scratch {
@@ -46,10 +49,10 @@ struct Shape {
 };
 
 // Weights (channels, taps) as vectors of channels; mirrored for the gradient of the input.
-inline void gather_weights(const float* weights, int64_t taps, int64_t channel, int64_t count, bool mirror, Vector* to) {
+inline void gather_weights(const float* weights, int64_t taps, int64_t channel, int64_t left, bool mirror, Vector* to) {
     for (int64_t tap = 0; tap < taps; tap++) {
         float lanes[LANES] = {};
-        for (int64_t lane = 0; lane < least(count, LANES); lane++)
+        for (int64_t lane = 0; lane < least(left, LANES); lane++)
             lanes[lane] = weights[(channel + lane) * taps + (mirror ? taps - 1 - tap : tap)];
         to[tap] = load(lanes);
     }
@@ -59,7 +62,7 @@ template <class Value>
 inline void fill(Tile tile, const Shape& shape, int64_t before, Value&& value) {
     for (int64_t row = 0; row < shape.rows; row++)
         for (int64_t column = 0; column < shape.columns; column++)
-            *tile.at(row + before, column + before) = value(row * shape.columns + column);
+            *tile.at(row + before, column + before) = value((row * shape.columns + column) * shape.channels);
 }
 
 // Sums of parts, added up in order in float64 whatever the number of threads.
@@ -90,19 +93,24 @@ struct Affine {
     const float *scale, *shift;  // null: as they are
 };
 
-// FUSED: the input is scale * x + shift; the output GELU(convolution), with its derivative, and the sums of the output
-// and of its square.
-template <class T, bool FUSED>
+// PLAIN: the convolution.
+// TRAINING: the input is scale * x + shift; the output GELU(convolution), with its derivative, and the sums of the
+// output and of its square.
+// INFERENCE: the input is scale * x + shift; the output that plus after * GELU(convolution).
+enum Mode { PLAIN, TRAINING, INFERENCE };
+
+template <class T, Mode MODE>
 void depthwise_forward(
-    Shape shape, const T* x, Affine affine, const float* weights, const float* bias, T* output, T* derivative,
-    double* sums, double* squares, int64_t threads) {
+    Shape shape, const T* x, Affine affine, const float* weights, const float* bias, const float* after, T* output,
+    T* derivative, double* sums, double* squares, int64_t chunk, int64_t threads) {
     const int64_t together = LINE / sizeof(T), blocks = divide_up(shape.channels, together);
-    Parts sum_parts(FUSED ? shape.images : 0, shape.channels), square_parts(FUSED ? shape.images : 0, shape.channels);
+    const int64_t parts = MODE == TRAINING ? shape.images : 0;
+    Parts sum_parts(parts, shape.channels), square_parts(parts, shape.channels);
     const int64_t tile_size = Tile::size_of(shape.rows, shape.columns, shape.kernel);
-    const int64_t before = (shape.kernel - 1) / 2;
+    const int64_t before = (shape.kernel - 1) / 2, next = shape.positions() * shape.channels;  // image
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t item = 0; item < shape.chunks() * blocks; item++) {
-        const int64_t first_image = item / blocks * CHUNK, first_channel = item % blocks * together;
+    for (int64_t item = 0; item < divide_up(shape.images, chunk) * blocks; item++) {
+        const int64_t first_image = item / blocks * chunk, first_channel = item % blocks * together;
         const int64_t groups = divide_up(least(together, shape.channels - first_channel), LANES);
         Vector* memory = scratch.reserve(tile_size + groups * shape.taps());
         Tile tile{memory, Tile::width_of(shape.columns, shape.kernel)};
@@ -113,41 +121,47 @@ void depthwise_forward(
             gather_weights(
                 weights, shape.taps(), channel, shape.channels - channel, false, gathered + group * shape.taps());
         }
-        for (int64_t image = first_image; image < least(first_image + CHUNK, shape.images); image++) {
+        for (int64_t image = first_image; image < least(first_image + chunk, shape.images); image++) {
             for (int64_t group = 0; group < groups; group++) {
-                const int64_t channel = first_channel + group * LANES, left = shape.channels - channel;
+                const int64_t channel = first_channel + group * LANES;
                 const int64_t offset = image * shape.positions() * shape.channels + channel;
                 const T* from = x + offset;
-                const Vector scale = FUSED ? load(affine.scale + channel, left) : Vector{};
-                const Vector shift = FUSED ? load(affine.shift + channel, left) : Vector{};
-                const Vector added = bias ? load(bias + channel, left) : Vector{};
-                fill(tile, shape, before, [&](int64_t place) {
-                    Vector value = load(from + place * shape.channels, left);
-                    return FUSED ? value * scale + shift : value;
-                });
-                Vector sum = {}, square = {};
-                auto emit = [&](int64_t row, int64_t column, Vector found) {
-                    const int64_t place = offset + (row * shape.columns + column) * shape.channels;
-                    found += added;
-                    if constexpr (FUSED) {
-                        Vector slope;
-                        found = gelu(found, slope);
-                        store(derivative + place, slope, left);
-                        sum += found;
-                        square += found * found;
+                with_lanes(shape.channels - channel, [&](auto lanes) {
+                    const Vector scale = MODE != PLAIN ? load(affine.scale + channel, lanes) : Vector{};
+                    const Vector shift = MODE != PLAIN ? load(affine.shift + channel, lanes) : Vector{};
+                    const Vector last_scale = MODE == INFERENCE ? load(after + channel, lanes) : Vector{};
+                    const Vector added = bias ? load(bias + channel, lanes) : Vector{};
+                    fill(tile, shape, before, [&](int64_t place) {
+                        if (group == 0) __builtin_prefetch(from + place + next, 0, 2);
+                        Vector value = load(from + place, lanes);
+                        return MODE != PLAIN ? value * scale + shift : value;
+                    });
+                    Vector sum = {}, square = {};
+                    auto emit = [&](int64_t row, int64_t column, Vector found) {
+                        const int64_t place = offset + (row * shape.columns + column) * shape.channels;
+                        found += added;
+                        if constexpr (MODE == INFERENCE)
+                            found = Gelu<T>::value(found) * last_scale + *tile.at(row + before, column + before);
+                        if constexpr (MODE == TRAINING) {
+                            Vector slope;
+                            found = Gelu<T>::value(found, slope);
+                            store(derivative + place, slope, lanes);
+                            sum += found;
+                            square += found * found;
+                        }
+                        store(output + place, found, lanes);
+                    };
+                    correlate_with(
+                        shape.kernel, tile, shape.rows, shape.columns, gathered + group * shape.taps(), emit);
+                    if (MODE == TRAINING) {
+                        store(sum_parts[image] + channel, sum, lanes);
+                        store(square_parts[image] + channel, square, lanes);
                     }
-                    store(output + place, found, left);
-                };
-                correlate_with(
-                    shape.kernel, tile, shape.rows, shape.columns, gathered + group * shape.taps(), emit);
-                if (FUSED) {
-                    store(sum_parts[image] + channel, sum, left);
-                    store(square_parts[image] + channel, square, left);
-                }
+                });
             }
         }
     }
-    if (FUSED) {
+    if (MODE == TRAINING) {
         sum_parts.add_up(sums, threads);
         square_parts.add_up(squares, threads);
     }
@@ -171,6 +185,7 @@ void depthwise_backward(
     const int64_t together = LINE / sizeof(T), blocks = divide_up(shape.channels, together), taps = shape.taps();
     const int64_t tile_size = Tile::size_of(shape.rows, shape.columns, shape.kernel);
     const int64_t before = (shape.kernel - 1) / 2, after = shape.kernel / 2;
+    const int64_t next = shape.positions() * shape.channels;  // image: asked for while this one is worked on
     Parts sum_parts(FUSED ? shape.images : 0, shape.channels), product_parts(FUSED ? shape.images : 0, shape.channels);
     Parts weight_parts(weight_gradient ? shape.chunks() : 0, shape.channels * taps);
     Parts bias_parts(shape.chunks(), shape.channels);
@@ -189,57 +204,67 @@ void depthwise_backward(
         }
         for (int64_t image = chunk * CHUNK; image < least((chunk + 1) * CHUNK, shape.images); image++) {
             for (int64_t group = 0; group < groups; group++) {
-                const int64_t channel = first_channel + group * LANES, left = shape.channels - channel;
+                const int64_t channel = first_channel + group * LANES;
                 const int64_t offset = image * shape.positions() * shape.channels + channel;
-                Vector a, b, c, scale, shift, total = {};
-                if constexpr (FUSED) {
-                    a = load(fused.a + channel, left), b = load(fused.b + channel, left);
-                    c = load(fused.c + channel, left);
-                    scale = load(fused.affine.scale + channel, left), shift = load(fused.affine.shift + channel, left);
-                }
-                fill(above, shape, after, [&](int64_t position) {
-                    const int64_t place = offset + position * shape.channels;
-                    Vector value = load(gradient + place, left);
+                with_lanes(shape.channels - channel, [&](auto lanes) {
+                    Vector a, b, c, scale, shift, total = {};
                     if constexpr (FUSED) {
-                        Vector inside = a * value + b * load(fused.output + place, left) + c;
-                        value = inside * load(fused.derivative + place, left);
+                        a = load(fused.a + channel, lanes), b = load(fused.b + channel, lanes);
+                        c = load(fused.c + channel, lanes);
+                        scale = load(fused.affine.scale + channel, lanes),
+                        shift = load(fused.affine.shift + channel, lanes);
                     }
-                    total += value;
-                    return value;
-                });
-                biases[group] += total;
-                if (weight_gradient) {
-                    fill(inputs, shape, before, [&](int64_t position) {
-                        Vector value = load(x + offset + position * shape.channels, left);
-                        return FUSED ? value * scale + shift : value;
+                    fill(above, shape, after, [&](int64_t position) {
+                        const int64_t place = offset + position;
+                        if (group == 0) {
+                            __builtin_prefetch(gradient + place + next, 0, 2);
+                            __builtin_prefetch(x + place + next, 0, 2);
+                        }
+                        Vector value = load(gradient + place, lanes);
+                        if constexpr (FUSED) {
+                            if (group == 0) {
+                                __builtin_prefetch(fused.output + place + next, 0, 2);
+                                __builtin_prefetch(fused.derivative + place + next, 0, 2);
+                            }
+                            Vector inside = a * value + b * load(fused.output + place, lanes) + c;
+                            value = inside * load(fused.derivative + place, lanes);
+                        }
+                        total += value;
+                        return value;
                     });
-                    add_weight_gradient_with(
-                        shape.kernel, inputs, above.at(after, after), width, shape.rows, shape.columns,
-                        totals + group * taps);
-                }
-                if (!input_gradient) continue;
-                Vector sum = {}, product = {};
-                auto emit = [&](int64_t row, int64_t column, Vector found) {
-                    const int64_t place = offset + (row * shape.columns + column) * shape.channels;
-                    if constexpr (FUSED) {
-                        found += load(gradient + place, left);
-                        sum += found;
-                        product += found * load(x + place, left);
-                        found *= scale;
+                    biases[group] += total;
+                    if (weight_gradient) {
+                        fill(inputs, shape, before, [&](int64_t position) {
+                            Vector value = load(x + offset + position, lanes);
+                            return FUSED ? value * scale + shift : value;
+                        });
+                        add_weight_gradient_with(
+                            shape.kernel, inputs, above.at(after, after), width, shape.rows, shape.columns,
+                            totals + group * taps);
                     }
-                    store(input_gradient + place, found, left);
-                };
-                correlate_with(
-                    shape.kernel, above, shape.rows, shape.columns, mirrored + group * taps, emit);
-                if constexpr (FUSED) {
-                    store(sum_parts[image] + channel, sum, left);
-                    store(product_parts[image] + channel, product, left);
-                }
+                    if (!input_gradient) return;
+                    Vector sum = {}, product = {};
+                    auto emit = [&](int64_t row, int64_t column, Vector found) {
+                        const int64_t place = offset + (row * shape.columns + column) * shape.channels;
+                        if constexpr (FUSED) {
+                            found += load(gradient + place, lanes);
+                            sum += found;
+                            product += found * load(x + place, lanes);
+                            found *= scale;
+                        }
+                        store(input_gradient + place, found, lanes);
+                    };
+                    correlate_with(shape.kernel, above, shape.rows, shape.columns, mirrored + group * taps, emit);
+                    if constexpr (FUSED) {
+                        store(sum_parts[image] + channel, sum, lanes);
+                        store(product_parts[image] + channel, product, lanes);
+                    }
+                });
             }
         }
         for (int64_t group = 0; group < groups; group++) {
             const int64_t channel = first_channel + group * LANES, left = least(LANES, shape.channels - channel);
-            store(bias_parts[chunk] + channel, biases[group], left);
+            with_lanes(left, [&](auto lanes) { store(bias_parts[chunk] + channel, biases[group], lanes); });
             if (!weight_gradient) continue;
             for (int64_t tap = 0; tap < taps; tap++)
                 for (int64_t lane = 0; lane < left; lane++)
@@ -254,7 +279,7 @@ void depthwise_backward(
     }
 }
 
-// Calls each(place, channel, channels left, sums, other sums) for every vector of (positions, channels); the sums of
+// Calls each(place, channel, lanes, sums, other sums) for every vector of (positions, channels); the sums of
 // a channel lie where `each` adds to them, and are added up over the blocks of ROWS positions.
 template <class Each>
 inline void over_positions(
@@ -264,27 +289,32 @@ inline void over_positions(
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t block = 0; block < blocks; block++) {
         float *sums = parts[block], *other_sums = others[block];
-        for (int64_t position = block * ROWS; position < least((block + 1) * ROWS, positions); position++)
-            for (int64_t channel = 0; channel < channels; channel += LANES)
-                each(
-                    position * channels + channel, channel, channels - channel, sums + channel, other_sums + channel);
+        for (int64_t position = block * ROWS; position < least((block + 1) * ROWS, positions); position++) {
+            const int64_t place = position * channels, full = channels / LANES * LANES;
+            for (int64_t channel = 0; channel < full; channel += LANES)
+                each(place + channel, channel, Full{}, sums + channel, other_sums + channel);
+            if (full < channels) each(place + full, full, Partial{channels - full}, sums + full, other_sums + full);
+        }
     }
     if (totals) parts.add_up(totals, threads);
     if (other_totals) others.add_up(other_totals, threads);
 }
 
-inline void add(float* to, Vector value, int64_t left) { store(to, load(to, left) + value, left); }
+template <class Lanes>
+inline void add(float* to, Vector value, Lanes lanes) {
+    store(to, load(to, lanes) + value, lanes);
+}
 
 template <class T>
 void gelu_forward(
     int64_t positions, int64_t channels, const T* x, T* output, T* derivative, double* sums, double* squares,
     int64_t threads) {
-    auto each = [=](int64_t place, int64_t, int64_t left, float* sum, float* square) {
-        Vector slope, found = gelu(load(x + place, left), slope);
-        store(output + place, found, left);
-        store(derivative + place, slope, left);
-        add(sum, found, left);
-        add(square, found * found, left);
+    auto each = [=](int64_t place, int64_t, auto lanes, float* sum, float* square) {
+        Vector slope, found = Gelu<T>::value(load(x + place, lanes), slope);
+        store(output + place, found, lanes);
+        store(derivative + place, slope, lanes);
+        add(sum, found, lanes);
+        add(square, found * found, lanes);
     };
     over_positions(positions, channels, sums, squares, threads, each);
 }
@@ -294,12 +324,12 @@ template <class T>
 void gelu_backward(
     int64_t positions, int64_t channels, const T* gradient, const T* output, const T* derivative, const float* a,
     const float* b, T* input_gradient, double* sums, int64_t threads) {
-    auto each = [=](int64_t place, int64_t channel, int64_t left, float* sum, float*) {
-        Vector inside = load(gradient + place, left) + load(a + channel, left);
-        inside += load(b + channel, left) * load(output + place, left);
-        Vector found = inside * load(derivative + place, left);
-        store(input_gradient + place, found, left);
-        add(sum, found, left);
+    auto each = [=](int64_t place, int64_t channel, auto lanes, float* sum, float*) {
+        Vector inside = load(gradient + place, lanes) + load(a + channel, lanes);
+        inside += load(b + channel, lanes) * load(output + place, lanes);
+        Vector found = inside * load(derivative + place, lanes);
+        store(input_gradient + place, found, lanes);
+        add(sum, found, lanes);
     };
     over_positions(positions, channels, sums, nullptr, threads, each);
 }
@@ -309,10 +339,11 @@ template <class T>
 void add_scaled(
     int64_t positions, int64_t channels, const T* x1, Affine first, const T* x2, Affine second, T* output,
     int64_t threads) {
-    auto each = [=](int64_t place, int64_t channel, int64_t left, float*, float*) {
-        Vector found = load(x1 + place, left) * load(first.scale + channel, left) + load(first.shift + channel, left);
-        found += load(x2 + place, left) * load(second.scale + channel, left) + load(second.shift + channel, left);
-        store(output + place, found, left);
+    auto each = [=](int64_t place, int64_t channel, auto lanes, float*, float*) {
+        Vector found =
+            load(x1 + place, lanes) * load(first.scale + channel, lanes) + load(first.shift + channel, lanes);
+        found += load(x2 + place, lanes) * load(second.scale + channel, lanes) + load(second.shift + channel, lanes);
+        store(output + place, found, lanes);
     };
     over_positions(positions, channels, nullptr, nullptr, threads, each);
 }
@@ -321,69 +352,143 @@ void add_scaled(
 template <class T>
 void sum_products(
     int64_t positions, int64_t channels, const T* x, const T* y, double* sums, double* products, int64_t threads) {
-    auto each = [=](int64_t place, int64_t, int64_t left, float* sum, float* product) {
-        Vector value = load(x + place, left);
-        add(sum, value, left);
-        add(product, value * load(y + place, left), left);
+    auto each = [=](int64_t place, int64_t, auto lanes, float* sum, float* product) {
+        Vector value = load(x + place, lanes);
+        add(sum, value, lanes);
+        add(product, value * load(y + place, lanes), lanes);
     };
     over_positions(positions, channels, sums, products, threads, each);
+}
+
+template <class T>
+std::vector<typename Panels<T>::Weight> packed(const float* weights, int64_t channels, int64_t threads) {
+    const int64_t size = Panels<T>::size(channels);
+    std::vector<typename Panels<T>::Weight> found(Panels<T>::count(channels) * size);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t panel = 0; panel < Panels<T>::count(channels); panel++)
+        Panels<T>::fill(found.data() + panel * size, weights, panel * Panels<T>::COLUMNS, channels, channels);
+    return found;
+}
+
+// Asks for one of `parts` equal parts of memory that is read next; beyond its end that does nothing.
+template <class T>
+inline void prefetch_part(const T* from, int64_t size, int64_t part, int64_t parts) {
+    const char* bytes = (const char*)from;
+    for (int64_t place = size * part / parts * sizeof(T); place < int64_t(size * (part + 1) / parts * sizeof(T));
+         place += LINE)
+        __builtin_prefetch(bytes + place, 0, 2);
+}
+
+// output = GELU(x weights + bias)
+template <class T>
+void pointwise_gelu(
+    int64_t positions, int64_t channels, const T* x, const std::vector<typename Panels<T>::Weight>& weights,
+    const float* bias, T* output, int64_t threads) {
+    const int64_t panels = Panels<T>::count(channels);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t first = 0; first < positions; first += NEAR) {
+        for (int64_t panel = 0; panel < panels; panel++) {
+            auto emit = [&](int64_t position, int64_t vector, Vector found) {
+                const int64_t channel = panel * Panels<T>::COLUMNS + vector * LANES;
+                with_lanes(channels - channel, [&](auto lanes) {
+                    found = Gelu<T>::value(found + load(bias + channel, lanes));
+                    store(output + position * channels + channel, found, lanes);
+                });
+            };
+            const auto* from = weights.data() + panel * Panels<T>::size(channels);
+            prefetch_part(x + (first + NEAR) * channels, NEAR * channels, panel, panels);
+            multiply_positions(x, first, least(first + NEAR, positions), channels, from, emit);
+        }
+    }
+}
+
+// A whole block for inference, a few images at a time: what the depthwise part writes, the pointwise finds in the
+// cache.
+template <class T>
+void block_inference(
+    Shape shape, const T* x, Affine affine, const float* taps, const float* taps_bias, const float* after,
+    const float* matrix, const float* matrix_bias, T* output, int64_t threads) {
+    const int64_t size = shape.positions() * shape.channels;
+    const int64_t each = least(divide_up(CACHE, size * int64_t(sizeof(T))), divide_up(shape.images, threads));
+    const auto weights = packed<T>(matrix, shape.channels, threads);
+    std::vector<T> mixed(least(each * threads, shape.images) * size);
+    for (int64_t image = 0; image < shape.images; image += each * threads) {
+        Shape few = shape;
+        few.images = least(each * threads, shape.images - image);
+        depthwise_forward<T, INFERENCE>(
+            few, x + image * size, affine, taps, taps_bias, after, mixed.data(), nullptr, nullptr, nullptr, each,
+            threads);
+        pointwise_gelu<T>(
+            few.images * shape.positions(), shape.channels, mixed.data(), weights, matrix_bias, output + image * size,
+            threads);
+    }
 }
 
 }  // namespace
 
 EXPORT int64_t lanes() { return LANES; }
 
-#define FOR_TYPE(NAME, T)                                                                                             \
-    EXPORT void depthwise_forward_##NAME(                                                                             \
-        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* x,         \
-        const float* weights, const float* bias, T* output) {                                                         \
-        depthwise_forward<T, false>(                                                                                  \
-            {images, rows, columns, channels, kernel}, x, {}, weights, bias, output, nullptr, nullptr, nullptr,       \
-            threads);                                                                                                 \
-    }                                                                                                                 \
-    EXPORT void depthwise_backward_##NAME(                                                                            \
-        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* gradient,  \
-        const T* x, const float* weights, T* input_gradient, float* weight_gradient, double* bias_gradient) {          \
-        depthwise_backward<T, false>(                                                                                 \
-            {images, rows, columns, channels, kernel}, gradient, x, weights, {}, input_gradient, weight_gradient,     \
-            bias_gradient, threads);                                                                                  \
-    }                                                                                                                 \
-    EXPORT void mixing_forward_##NAME(                                                                                \
-        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* x,         \
-        const float* scale, const float* shift, const float* weights, const float* bias, T* output, T* derivative,    \
-        double* sums, double* squares) {                                                                                \
-        depthwise_forward<T, true>(                                                                                   \
-            {images, rows, columns, channels, kernel}, x, {scale, shift}, weights, bias, output, derivative, sums,    \
-            squares, threads);                                                                                        \
-    }                                                                                                                 \
-    EXPORT void mixing_backward_##NAME(                                                                               \
-        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* gradient,  \
-        const T* x, const float* scale, const float* shift, const float* weights, const T* output,                    \
-        const T* derivative, const float* a, const float* b, const float* c, T* input_gradient,                       \
-        float* weight_gradient, double* bias_gradient, double* sums, double* products) {                                 \
-        depthwise_backward<T, true>(                                                                                  \
-            {images, rows, columns, channels, kernel}, gradient, x, weights,                                          \
-            {output, derivative, a, b, c, {scale, shift}, sums, products}, input_gradient, weight_gradient,           \
-            bias_gradient, threads);                                                                                  \
-    }                                                                                                                 \
-    EXPORT void gelu_forward_##NAME(                                                                                  \
-        int64_t threads, int64_t positions, int64_t channels, const T* x, T* output, T* derivative, double* sums,          \
+#define FOR_TYPE(NAME, T)                                                                                              \
+    EXPORT void depthwise_forward_##NAME(                                                                              \
+        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* x,  \
+        const float* weights, const float* bias, T* output) {                                                          \
+        depthwise_forward<T, PLAIN>(                                                                                   \
+            {images, rows, columns, channels, kernel}, x, {}, weights, bias, nullptr, output, nullptr, nullptr,        \
+            nullptr, CHUNK, threads);                                                                                  \
+    }                                                                                                                  \
+    EXPORT void depthwise_backward_##NAME(                                                                             \
+        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel,              \
+        const T* gradient, const T* x, const float* weights, T* input_gradient, float* weight_gradient,                \
+        double* bias_gradient) {                                                                                       \
+        depthwise_backward<T, false>(                                                                                  \
+            {images, rows, columns, channels, kernel}, gradient, x, weights, {}, input_gradient, weight_gradient,      \
+            bias_gradient, threads);                                                                                   \
+    }                                                                                                                  \
+    EXPORT void mixing_forward_##NAME(                                                                                 \
+        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* x,  \
+        const float* scale, const float* shift, const float* weights, const float* bias, T* output, T* derivative,     \
+        double* sums, double* squares) {                                                                               \
+        depthwise_forward<T, TRAINING>(                                                                                \
+            {images, rows, columns, channels, kernel}, x, {scale, shift}, weights, bias, nullptr, output, derivative,  \
+            sums, squares, CHUNK, threads);                                                                            \
+    }                                                                                                                  \
+    EXPORT void block_inference_##NAME(                                                                                \
+        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* x,  \
+        const float* scale, const float* shift, const float* taps, const float* taps_bias, const float* after,         \
+        const float* matrix, const float* matrix_bias, T* output) {                                                    \
+        block_inference<T>(                                                                                            \
+            {images, rows, columns, channels, kernel}, x, {scale, shift}, taps, taps_bias, after, matrix, matrix_bias, \
+            output, threads);                                                                                          \
+    }                                                                                                                  \
+    EXPORT void mixing_backward_##NAME(                                                                                \
+        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel,              \
+        const T* gradient, const T* x, const float* scale, const float* shift, const float* weights, const T* output,  \
+        const T* derivative, const float* a, const float* b, const float* c, T* input_gradient,                        \
+        float* weight_gradient, double* bias_gradient, double* sums, double* products) {                               \
+        depthwise_backward<T, true>(                                                                                   \
+            {images, rows, columns, channels, kernel}, gradient, x, weights,                                           \
+            {output, derivative, a, b, c, {scale, shift}, sums, products}, input_gradient, weight_gradient,            \
+            bias_gradient, threads);                                                                                   \
+    }                                                                                                                  \
+    EXPORT void gelu_forward_##NAME(                                                                                   \
+        int64_t threads, int64_t positions, int64_t channels, const T* x, T* output, T* derivative, double* sums,      \
         double* squares) {                                                                                             \
-        gelu_forward(positions, channels, x, output, derivative, sums, squares, threads);                             \
-    }                                                                                                                 \
-    EXPORT void gelu_backward_##NAME(                                                                                 \
-        int64_t threads, int64_t positions, int64_t channels, const T* gradient, const T* output, const T* derivative,    \
+        gelu_forward(positions, channels, x, output, derivative, sums, squares, threads);                              \
+    }                                                                                                                  \
+    EXPORT void gelu_backward_##NAME(                                                                                  \
+        int64_t threads, int64_t positions, int64_t channels, const T* gradient, const T* output, const T* derivative, \
         const float* a, const float* b, T* input_gradient, double* sums) {                                             \
-        gelu_backward(positions, channels, gradient, output, derivative, a, b, input_gradient, sums, threads);        \
-    }                                                                                                                 \
-    EXPORT void add_scaled_##NAME(                                                                                    \
-        int64_t threads, int64_t positions, int64_t channels, const T* x1, const float* scale1, const float* shift1,      \
-        const T* x2, const float* scale2, const float* shift2, T* output) {                                           \
-        add_scaled(positions, channels, x1, {scale1, shift1}, x2, {scale2, shift2}, output, threads);                 \
-    }                                                                                                                 \
-    EXPORT void sum_products_##NAME(                                                                                  \
-        int64_t threads, int64_t positions, int64_t channels, const T* x, const T* y, double* sums, double* products) {     \
-        sum_products(positions, channels, x, y, sums, products, threads);                                             \
+        gelu_backward(positions, channels, gradient, output, derivative, a, b, input_gradient, sums, threads);         \
+    }                                                                                                                  \
+    EXPORT void add_scaled_##NAME(                                                                                     \
+        int64_t threads, int64_t positions, int64_t channels, const T* x1, const float* scale1, const float* shift1,   \
+        const T* x2, const float* scale2, const float* shift2, T* output) {                                            \
+        add_scaled(positions, channels, x1, {scale1, shift1}, x2, {scale2, shift2}, output, threads);                  \
+    }                                                                                                                  \
+    EXPORT void sum_products_##NAME(                                                                                   \
+        int64_t threads, int64_t positions, int64_t channels, const T* x, const T* y, double* sums,                    \
+        double* products) {                                                                                            \
+        sum_products(positions, channels, x, y, sums, products, threads);                                              \
     }
 
 FOR_TYPE(float32, float)

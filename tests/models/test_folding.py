@@ -1,0 +1,100 @@
+"""Folded networks give the logits of the networks that they were folded from."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mixlab.kernels import library
+from mixlab.models import catalogue
+from mixlab.models.convmixer import ConvMixerConfig
+from mixlab.models.folding import FoldedConvMixer, fold
+from mixlab.spec import DataSpec
+
+
+def trained(model: nn.Module) -> nn.Module:
+    """Give every batch normalisation statistics and weights of its own, one weight of them 0."""
+    torch.manual_seed(3)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            nn.init.uniform_(layer.weight, -1.5, 1.5)
+            nn.init.normal_(layer.bias)
+            nn.init.normal_(layer.running_mean)
+            nn.init.uniform_(layer.running_var, 0.1, 3)
+            with torch.no_grad():
+                layer.weight[0] = 0
+    return model.eval()
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "stock"])
+@pytest.mark.parametrize("size", [16, 17, 26])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"kernel_size": 4, "dim": 19},
+        {"kernel_size": 9, "patch_size": 1},
+        {"patch_size": 3, "patch_stride": 2, "patch_padding": 1},
+    ],
+)
+def test_a_folded_convmixer_has_the_same_logits_at_any_size(fields: dict, size: int, kernels: str, spec: DataSpec):
+    config = ConvMixerConfig(**{"dim": 24, "depth": 3, "kernel_size": 5, "patch_size": 2} | fields)
+    model = trained(config.build(spec))
+    folded, x = fold(model), torch.rand(5, 3, size, size)
+    assert isinstance(folded, FoldedConvMixer)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
+    with torch.inference_mode():
+        expected = copy.deepcopy(model).double()(x.double())
+        if kernels == "stock":
+            with library.stock():
+                found = folded(x)
+        else:
+            found = folded(x)
+    assert distance(found, expected) < 1e-5
+
+
+@pytest.mark.skipif(library.library() is None, reason="no kernels were compiled")
+@pytest.mark.parametrize("images", [1, 2, 7, 40])
+def test_bfloat16_is_as_near_as_the_layers_in_bfloat16(images: int, spec: DataSpec):
+    model = trained(ConvMixerConfig(dim=48, depth=3, kernel_size=5, patch_size=2).build(spec))
+    folded, x = fold(model), torch.rand(images, 3, 16, 16)
+    with torch.inference_mode():
+        expected = copy.deepcopy(model).double()(x.double())
+        with torch.autocast("cpu", torch.bfloat16):
+            ours, theirs = folded(x), model(x)
+    assert distance(ours, expected) < max(2 * distance(theirs, expected), 0.01)
+
+
+@pytest.mark.parametrize("name", ["resnet9", "resnet18", "vit", "mlp_mixer"])
+def test_other_networks_lose_the_normalisations_that_follow_convolutions(name: str, spec: DataSpec):
+    model = trained(catalogue.parse_model({"name": name} if name != "resnet18" else {"name": "resnet"}).build(spec))
+    folded, x = fold(model), torch.rand(3, 3, 16, 16)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_folding_leaves_the_network_as_it_is(spec: DataSpec):
+    model = trained(ConvMixerConfig(dim=8, depth=2, kernel_size=3, patch_size=2).build(spec))
+    before, folded = copy.deepcopy(model.state_dict()), fold(model)
+    with torch.no_grad():
+        for parameter in folded.parameters():
+            parameter.zero_()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_folded_network_is_exported_as_pytorchs_own_operations(spec: DataSpec):
+    folded, x = (
+        fold(trained(ConvMixerConfig(dim=8, depth=2, kernel_size=3, patch_size=2).build(spec))),
+        torch.rand(2, 3, 16, 16),
+    )
+    exported = torch.export.export(folded, (x,))
+    assert "mixlab" not in str(exported.graph)
+    torch.testing.assert_close(exported.module()(x), folded(x))
