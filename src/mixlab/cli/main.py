@@ -11,6 +11,7 @@ import sys
 
 import click
 
+from mixlab.cli.bench import bench
 from mixlab.cli.compare import compare
 from mixlab.cli.data import data
 from mixlab.cli.doctor import doctor
@@ -52,6 +53,7 @@ for command in (
     models,
     runs,
     data,
+    bench,
     doctor,
 ):
     mixlab.add_command(command)
