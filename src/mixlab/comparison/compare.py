@@ -71,10 +71,7 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
         for variant, (_, experiment, _) in zip(request.variants, priced, strict=True)
     ]
     folder = folder_of(request, options.out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make {folder}: {error.strerror}; choose another --out") from None
+    durable.make_folder(folder)
     durable.write_json(folder / "request.json", request.model_dump(mode="json"))
     durable.append_line(folder / "command.txt", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     tasks = [_task(variant, seed, options, request.budget) for seed in request.seeds for variant in prepared]

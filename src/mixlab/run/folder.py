@@ -255,10 +255,7 @@ def open_run(request: Request, name: str, root: Path, new: bool) -> Run:
         _refuse_other(run, request)
     elif folder.exists() and any(path.name != "lock" and path.suffix != ".partial" for path in folder.iterdir()):
         raise RunError(f"{folder} exists and is no run; choose another --name or --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make {folder}: {error.strerror}; choose another --out") from None
+    durable.make_folder(folder)
     if not (folder / "request.json").exists():
         durable.write_json(folder / "request.json", request.model_dump(mode="json"))
     return run
