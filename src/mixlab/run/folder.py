@@ -2,26 +2,23 @@
 
 import contextlib
 import json
-import os
-import platform
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from mixlab import durable
 from mixlab.config import Config, differences
 from mixlab.errors import MixlabError, RunError, did_you_mean
 from mixlab.experiment import Experiment, parse_experiment
-from mixlab.run.table import as_csv
+from mixlab.run.environment import environment
+from mixlab.run.table import as_csv, read_lines
 
 
 class Request(Config):
@@ -115,10 +112,10 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return one row for each finished epoch."""
-        return _read_lines(self.folder / "metrics.jsonl")
+        return read_lines(self.folder / "metrics.jsonl")
 
     def timings(self) -> list[dict[str, Any]]:
-        return _read_lines(self.folder / "timing.jsonl")
+        return read_lines(self.folder / "timing.jsonl")
 
     def add_metrics(self, row: Mapping[str, Any]) -> None:
         durable.append_line(self.folder / "metrics.jsonl", json.dumps(row))
@@ -164,7 +161,7 @@ class Run:
         return self.readings(split)
 
     def readings(self, split: str) -> int:
-        return sum(row["split"] == split for row in _read_lines(self.folder / "evaluation" / "readings.jsonl"))
+        return sum(row["split"] == split for row in read_lines(self.folder / "evaluation" / "readings.jsonl"))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -261,19 +258,6 @@ def open_run(request: Request, name: str, root: Path, new: bool) -> Run:
     return run
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Return what bit-equality depends on besides the experiment."""
-    return {
-        "mixlab": version("mixlab"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-    }
-
-
 def _refuse_other(run: Run, request: Request) -> None:
     try:
         found = differences(run.request, request)
@@ -291,15 +275,3 @@ def _numbered(folder: Path) -> Iterator[Path]:
     while True:
         yield folder.with_name(f"{folder.name}-{number}")
         number += 1
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # half a line of a killed writer
-            continue
-    return rows
