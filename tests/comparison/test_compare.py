@@ -197,6 +197,21 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path):
         read_comparison(tmp_path)
 
 
+def test_a_leaderboard_prints_itself_as_a_table():
+    runs = tuple(_measured(seed).model_copy(update={"top1": 0.9 + seed / 100}) for seed in range(2))
+    rows = (
+        leaderboard.Row(name="wide", model="m", parameters=1234567, macs=2_500_000, runs=runs),
+        leaderboard.Row(name="bad", model="m", parameters=5, macs=0),
+    )
+    board = leaderboard.Leaderboard(data="d", protocol="honest", budget="", seeds=(0, 1), rows=rows)
+    assert str(board).splitlines() == [
+        "#  model  parameters  M MACs      val top-1     test top-1            ECE   img/s",
+        "1  wide    1,234,567     2.5  50.00% ± 0.00  90.50% ± 0.71  10.00% ± 0.00       1",
+        "2  bad             5     0.0                                               failed",
+        "wide: test top-1 90.50%.",
+    ]
+
+
 def test_the_folder_depends_on_the_request_alone(tiny: dict, tmp_path: Path):
     assert folder_of(request_of(tiny), tmp_path) == folder_of(request_of(tiny), tmp_path)
     assert folder_of(request_of(tiny), tmp_path) != folder_of(request_of(tiny, seeds=3), tmp_path)

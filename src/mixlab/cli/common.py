@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mixlab.errors import UsageError
+from mixlab.run.table import columns
 
 EXPERIMENT = {  # flag -> key of the experiment
     "data": "data",
@@ -70,14 +71,7 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
     """Print plain columns; those in `right` are aligned to the right."""
-    cells = [list(map(str, row)) for row in [headers, *rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
-    for row in cells:
-        parts = [
-            text.rjust(width) if column in right else text.ljust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        click.echo("  ".join(parts).rstrip())
+    click.echo(columns(headers, rows, right))
 
 
 def seconds(flag: str, text: str) -> float:

@@ -65,38 +65,11 @@ def compare(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     if as_json:
         common.print_json({**found.leaderboard.model_dump(mode="json"), "report": str(report)})
     else:
-        show(found.leaderboard)
+        click.echo(found.leaderboard)
         click.echo(f"report   {report}")
     failed = [row.name for row in found.leaderboard.rows if row.failures]
     if failed:
         raise MixlabError(f"some runs failed: {', '.join(failed)}; the report names the reasons")
-
-
-def show(found: Any) -> None:
-    """Print a leaderboard, its differences and its headline."""
-    rows = [
-        [
-            place,
-            row.name,
-            f"{row.parameters:,}",
-            f"{row.macs / 1e6:,.1f}",
-            _spread(row, "validation_top1"),
-            _spread(row, "top1"),
-            _spread(row, "ece"),
-            f"{row.mean('images_per_second'):,.0f}" if row.runs else "failed",
-        ]
-        for place, row in enumerate(found.rows, 1)
-    ]
-    headers = ["#", "model", "parameters", "M MACs", "val top-1", "test top-1", "ECE", "img/s"]
-    common.print_table(headers, rows, right=[0, 2, 3, 4, 5, 6, 7])
-    click.echo(found.headline())
-
-
-def _spread(row: Any, what: str) -> str:
-    mean, deviation = row.mean(what), row.deviation(what)
-    if mean is None:
-        return ""
-    return f"{mean:.2%}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")
 
 
 def _request(overrides: tuple[str, ...], options: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Rows of values: read from JSON lines, and written as CSV for spreadsheets."""
+"""Rows of values: read from JSON lines, written as CSV for spreadsheets, or as columns for people."""
 
 import csv
 import io
@@ -30,3 +30,17 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
         writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def columns(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
+    """Return plain columns under their headers; those in `right` are aligned to the right."""
+    cells = [list(map(str, row)) for row in [headers, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+    lines = [
+        [
+            text.rjust(width) if column in right else text.ljust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in cells
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
