@@ -175,7 +175,7 @@ def report(place: str | Path, path: str | Path | None = None, root: Path = Path(
         RunError: where there is neither, or it is not finished.
     """
     for folder in (Path(place).expanduser(), root / place):
-        if (folder / "leaderboard.json").is_file():
+        if comparing.is_comparison(folder):
             return comparing.read_comparison(folder).report(path or "")
     return write_run_report(find_run(place, root), Path(path) if path else None)
 

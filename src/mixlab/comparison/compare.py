@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mixlab import durable
-from mixlab.comparison.budget import Cost, cost_of, with_budget
+from mixlab.comparison.budget import Cost, cost_of, load_each, with_budget
 from mixlab.comparison.request import Budget, ComparisonRequest, Variant
 from mixlab.comparison.workers import Outcome, Task, run_all
 from mixlab.config import digest
@@ -25,6 +25,8 @@ from mixlab.reporting.report import write_report
 from mixlab.run.folder import Run
 from mixlab.training.plan import duration
 from mixlab.training.session import Options
+
+LEADERBOARD = "leaderboard.json"
 
 Say = Callable[[str], None]
 
@@ -81,7 +83,8 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
     outcomes = _train(tasks, jobs, say)
     outcomes = [_measured(outcome, options, say) for outcome in outcomes]
     found = _leaderboard(request, priced, outcomes, _budget(request, prepared))
-    durable.write_json(folder / "leaderboard.json", found.model_dump(mode="json"))
+    _name_unreadable(found, say)
+    durable.write_json(folder / LEADERBOARD, found.model_dump(mode="json"))
     if not found.finished:
         raise TrainingError(f"not one of {len(tasks)} runs finished; the first: {outcomes[0].error}")
     return Comparison(folder, found)
@@ -92,17 +95,22 @@ def folder_of(request: ComparisonRequest, root: Path) -> Path:
     return root / f"compare-{request.variants[0].experiment.data.label}-{digest(request)}"
 
 
+def is_comparison(folder: Path) -> bool:
+    """Whether a folder holds a comparison that finished."""
+    return (folder / LEADERBOARD).is_file()
+
+
 def read_comparison(folder: Path) -> Comparison:
     """Read a comparison that finished.
 
     Raises:
         RunError: where there is none.
     """
-    path = folder / "leaderboard.json"
+    path = folder / LEADERBOARD
     try:
         return Comparison(folder, Leaderboard.parse(json.loads(path.read_text(encoding="utf-8"))))
     except FileNotFoundError:
-        raise RunError(f"{folder} is no finished comparison: it has no leaderboard.json") from None
+        raise RunError(f"{folder} is no finished comparison: it has no {LEADERBOARD}") from None
     except (ValueError, MixlabError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None
 
@@ -112,13 +120,11 @@ def costs(request: ComparisonRequest) -> list[tuple[str, Experiment, Cost]]:
 
     Every mistake in a variant shows here.
     """
-    found, known = [], {}
-    for variant in request.variants:
-        experiment, key = variant.experiment, digest(variant.experiment.data)
-        if key not in known:
-            known[key] = experiment.data.load(0, carve_validation=experiment.protocol == "honest")
-        cost = cost_of(experiment, known[key])
-        found.append((variant.name, with_budget(experiment, request.budget, cost), cost))
+    found = []
+    experiments = [variant.experiment for variant in request.variants]
+    for variant, data in zip(request.variants, load_each(experiments), strict=True):
+        cost = cost_of(variant.experiment, data)
+        found.append((variant.name, with_budget(variant.experiment, request.budget, cost), cost))
     return found
 
 
@@ -138,7 +144,7 @@ def _task(variant: Variant, seed: int, options: Options, budget: Budget) -> Task
 
 def _train(tasks: list[Task], jobs: int, say: Say) -> list[Outcome]:
     """Run every task, saying what became of it and how long the rest may take."""
-    started, outcomes, named = time.perf_counter(), [], set()
+    started, outcomes = time.perf_counter(), []
     try:
         for outcome in run_all(tasks, jobs):
             outcomes.append(outcome)
@@ -147,20 +153,17 @@ def _train(tasks: list[Task], jobs: int, say: Say) -> list[Outcome]:
             seconds = (time.perf_counter() - started) / max(trained, 1) * left
             rest = f", about {duration(seconds)} left" if left and trained else ""
             say(f"{len(outcomes):3}/{len(tasks)}  {_line(outcome)}{rest}")
-            _name_unreadable(outcome, named, say)
     except Interrupted as interruption:
         reason = str(interruption).partition(";")[0]
         raise Interrupted(f"{reason}; the same command goes on with the comparison") from None
     return outcomes
 
 
-def _name_unreadable(outcome: Outcome, named: set[str], say: Say) -> None:
-    """Name each file that a run could not read, once for all runs."""
-    found = outcome.run.read_splits().get("unreadable", {}) if outcome.run else {}
-    for name, reason in found.items():
-        if name not in named:
-            say(f"skipped  {name}: {reason}")
-    named.update(found)
+def _name_unreadable(found: Leaderboard, say: Say) -> None:
+    """Name each file that could not be read, once for all runs."""
+    reasons = {name: reason for row in found.rows for run in row.runs for name, reason in run.unreadable.items()}
+    for name, reason in reasons.items():
+        say(f"skipped  {name}: {reason}")
 
 
 def _line(outcome: Outcome) -> str:

@@ -21,6 +21,11 @@ class Budget(Config):
     kind: BudgetKind = "own"
     amount: PositiveFloat = 1.0  # epochs, images, multiply-accumulates of the training, or seconds
 
+    @property
+    def gives_epochs(self) -> bool:
+        """Whether it decides how many epochs there are; a time only limits them."""
+        return self.kind in ("epochs", "images", "macs")
+
     def __str__(self) -> str:
         units = {"epochs": "epoch", "images": "image", "macs": "multiply-accumulate", "time": "second"}
         return "own epochs" if self.kind == "own" else f"{counted(self.amount, units[self.kind])} each"
