@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from mixlab.cli import main as cli
+from mixlab.data import downloads
+from mixlab.errors import DataError
 
 
 def mixlab(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -104,6 +106,7 @@ def test_explain_lists_what_it_drew_and_reports_a_bad_file(call, pictures: Path,
         (["explain", "none"], 1, "there is no run none"),
         (["models", "show", "resnot"], 2, "unknown model 'resnot'; did you mean resnet?"),
         (["compare", "--models", "convmixer,vit", "--budget", "epochs=2", "--epochs", "3"], 2, "both say how long"),
+        (["compare", "--models", "convmixer,vit", "--budget", "images=1e6", "epochs=3"], 2, "both say how long"),
         (["compare", "--data", "digits"], 2, "nothing to compare"),
         (["compare", "--models", "convmixer", "--seeds", "0"], 2, "--seeds 0"),
         (["compare", "--models", "convmixer", "--vary", "model.dim=3"], 2, "--vary model.dim=3"),
@@ -227,6 +230,18 @@ def test_an_unknown_class_in_validation_can_be_left_out(call, pictures: Path, tm
     assert code == 1
     assert "has a class that training does not: 'kestrel' (20 images). Add it, or pass --ignore-unknown-classes" in err
     assert train(call, tmp_path / "parts", "--ignore-unknown-classes")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("--data", "cifar10", "--match-parameters", "convmixer"), ("--data", "imagenette160")]
+)
+def test_a_comparison_fetches_its_data_before_it_needs_them(call, monkeypatch: pytest.MonkeyPatch, words: tuple):
+    def fetch(name: str) -> None:
+        raise DataError(f"asked for {name}")
+
+    monkeypatch.setattr(downloads, "fetch", fetch)
+    code, _, err = call("compare", "--models", "convmixer,vit", *words, "--download")
+    assert (code, err) == (1, f"error: asked for {words[1]}\n")
 
 
 def test_the_doctor_resumes_exactly(call):
