@@ -109,6 +109,21 @@ def test_two_classes_cannot_get_one_name(pictures: Path):
         parse_data(expand(str(pictures)) | {"rename": {"blue": "red"}}).load(0, True)
 
 
+def test_paths_mean_the_same_from_any_folder(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows = "".join(f"{color}/{index}.png,{color}\n" for color in ("red", "blue") for index in range(20))
+    (tmp_path / "mine.csv").write_text(rows)
+    (pictures / "inside.csv").write_text(rows)
+    monkeypatch.chdir(tmp_path)
+    forms = [{"name": "./pictures"}, {"name": "folder", "path": "pictures"}]
+    found = [parse_data({**form, "labels_csv": csv}) for form in forms for csv in ("mine.csv", "inside.csv")]
+    monkeypatch.chdir(pictures.parent.parent)
+    assert [len(config.load(0, True).train) for config in found] == [28] * 4
+    assert [config.labels_csv for config in found] == [str(tmp_path / "mine.csv"), "inside.csv"] * 2
+    assert found[:2] == found[2:]
+    assert parse_data(found[0].model_dump()) == found[0]
+    assert parse_data("folder").path == str(Path.cwd())  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_imagenettes_folders_have_readable_names(pictures: Path):
     (pictures / "blue").rename(pictures / "n03445777")
     (pictures / "red").rename(pictures / "n01440764")
