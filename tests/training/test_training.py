@@ -278,6 +278,16 @@ def test_a_dry_run_writes_nothing_and_counts_everything(tiny: dict, options: Opt
     assert found.memory_bytes > 10_000
 
 
+def test_the_plan_says_what_no_patch_holds(tiny: dict, options: Options):
+    whole, cut = (
+        make_plan(parse_experiment(tiny | {"model": tiny["model"] | {"patch_size": size}}), options) for size in (4, 5)
+    )
+    assert [line for line in cut.lines() if line.startswith("note")] == [
+        "note     1 px of 16 at the right and bottom edge are in no patch"
+    ]
+    assert not [line for line in whole.lines() if line.startswith("note")]
+
+
 def test_checkpoints_inside_an_epoch_change_nothing(tiny: dict, options: Options):
     often = Options(device="cpu", workers=0, out=options.out / "often", quiet=True, save_seconds=0.0)
     experiment = parse_experiment(tiny | EVERYTHING)
