@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 import shutil
@@ -66,6 +67,27 @@ def test_predict_reports_a_bad_file_in_its_row_and_goes_on(call, pictures: Path,
     monkeypatch.setattr(sys, "stdin", stdin)
     assert call("predict", run, "-")[0] == 0
     assert call("predict", run, "*.nothing")[0] == 2
+
+
+def test_predict_goes_on_after_an_empty_folder_and_has_no_more_columns_than_classes(
+    call, pictures: Path, tmp_path: Path
+):
+    run = json.loads(train(call, pictures, "--json")[1])["run"]
+    (tmp_path / "empty").mkdir()
+    picture = str(pictures / "red" / "0.png")
+    code, out, err = call("predict", run, str(tmp_path / "empty"), picture, "*.nothing", "--top", "99", "--csv")
+    assert code == 1
+    assert err.splitlines() == [
+        f"skipped  the folder {tmp_path / 'empty'} holds no pictures",
+        "skipped  no file matches *.nothing",
+    ]
+    header, row = csv.reader(out.splitlines())
+    assert header == ["file", "class_1", "probability_1", "class_2", "probability_2", "error"]
+    assert (len(row), row[0], row[-1]) == (6, picture, "")
+    code, _, err = call("predict", run, str(tmp_path / "empty"), "*.nothing")
+    assert (code, "holds no pictures; no file matches *.nothing" in err) == (2, True)
+    code, _, err = call("explain", run, str(tmp_path / "empty"))
+    assert (code, "holds no pictures" in err) == (2, True)
 
 
 def test_explain_lists_what_it_drew_and_reports_a_bad_file(call, pictures: Path, tmp_path: Path):

@@ -24,14 +24,15 @@ def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_js
     """Classify PICTURES with MODEL, a run or a bundle folder.
 
     PICTURES are files, folders, patterns such as '*.jpg', or - for one picture on standard input. A file that cannot
-    be read is reported in its row; the exit code is then 1.
+    be read is reported in its row, a folder without pictures beside the others; the exit code is then 1.
     """
     from mixlab import api
 
     if as_csv and as_json:
         raise click.UsageError("Choose --csv or --json.")
-    found = list(find_pictures(pictures))
+    found, empty = find_pictures(pictures)
     classifier = api.load(model, device)
+    top = min(top, classifier.spec.num_classes)
     rows = [_row(name, answer, top) for name, answer in _answers(classifier, found)]
     if as_json:
         common.print_json({"model": model, "predictions": rows})
@@ -39,41 +40,50 @@ def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_js
         _print_csv(rows, top)
     else:
         _print_rows(rows)
-    if any("error" in row for row in rows):
+    if empty or any("error" in row for row in rows):
         raise click.exceptions.Exit(1)
 
 
-def find_pictures(pictures: Iterable[str]) -> Iterator[tuple[str, Path | bytes]]:
-    """Yield the name and the file, or the bytes, of each picture that files, folders, patterns and - stand for.
+def find_pictures(arguments: Iterable[str]) -> tuple[list[tuple[str, Path | bytes]], list[str]]:
+    """Return the name and the file, or the bytes, of each picture that files, folders, patterns and - stand for.
+
+    The folders and patterns without a picture are named on standard error and returned too.
 
     Raises:
-        UsageError: for a folder or pattern without pictures.
+        UsageError: where none of the arguments stands for a picture.
     """
+    found, empty = [], []
+    for argument in arguments:
+        pictures = _pictures_of(argument)
+        found += pictures
+        if not pictures:
+            empty.append(argument)
+    reasons = [
+        f"the folder {name} holds no pictures" if Path(name).expanduser().is_dir() else f"no file matches {name}"
+        for name in empty
+    ]
+    if empty and not found:
+        raise UsageError("; ".join(reasons))
+    for reason in reasons:
+        click.echo(f"skipped  {reason}", err=True)
+    return found, empty
+
+
+def _pictures_of(argument: str) -> list[tuple[str, Path | bytes]]:
+    import glob
+
     from mixlab.data.decode import IMAGE_SUFFIXES
     from mixlab.data.splits import natural_key
 
-    for picture in pictures:
-        path = Path(picture).expanduser()
-        if picture == "-":
-            yield "-", sys.stdin.buffer.read()
-        elif path.is_dir():
-            inside = [file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
-            if not inside:
-                raise UsageError(f"the folder {picture} holds no pictures")
-            yield from ((str(file), file) for file in sorted(inside, key=lambda file: natural_key(str(file))))
-        elif path.exists() or not any(sign in picture for sign in "*?["):
-            yield picture, path
-        else:
-            yield from _matching(path, picture)
-
-
-def _matching(path: Path, pattern: str) -> Iterator[tuple[str, Path]]:
-    import glob
-
-    matches = sorted(glob.glob(str(path), recursive=True))
-    if not matches:
-        raise UsageError(f"no file matches {pattern}")
-    yield from ((match, Path(match)) for match in matches)
+    path = Path(argument).expanduser()
+    if argument == "-":
+        return [("-", sys.stdin.buffer.read())]
+    if path.is_dir():
+        inside = [file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
+        return [(str(file), file) for file in sorted(inside, key=lambda file: natural_key(str(file)))]
+    if path.exists() or not any(sign in argument for sign in "*?["):
+        return [(argument, path)]
+    return [(match, Path(match)) for match in sorted(glob.glob(str(path), recursive=True))]
 
 
 def _answers(classifier: Any, found: list[tuple[str, Path | bytes]]) -> Iterator[tuple[str, Any]]:
