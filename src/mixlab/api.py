@@ -103,9 +103,16 @@ def load(place: str | Path | Run, device: str = "auto") -> Classifier:
 
 
 def evaluate(
-    place: str | Path | Run, split: str = "test", data: str | Path = "", device: str = "auto", workers: int = 2
+    place: str | Path | Run,
+    split: str = "test",
+    data: str | Path | Mapping[str, Any] = "",
+    device: str = "auto",
+    workers: int = 2,
 ) -> Evaluation:
     """Measure a finished run on a split of its data, or of other data with the same classes.
+
+    Args:
+        data: a data set's name, a folder, or a table such as {"name": "birds", "ignore_unknown_classes": True}.
 
     Raises:
         RunError: where the run is not finished or damaged.

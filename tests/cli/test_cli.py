@@ -251,7 +251,15 @@ def test_an_unknown_class_in_validation_can_be_left_out(call, pictures: Path, tm
     code, _, err = train(call, tmp_path / "parts")
     assert code == 1
     assert "has a class that training does not: 'kestrel' (20 images). Add it, or pass --ignore-unknown-classes" in err
-    assert train(call, tmp_path / "parts", "--ignore-unknown-classes")[0] == 0
+    code, out, _ = train(call, tmp_path / "parts", "--ignore-unknown-classes", "--json")
+    assert code == 0
+    run = json.loads(out)["run"]
+    shutil.rmtree(tmp_path / "parts" / "train")
+    other = ("--data", str(tmp_path / "parts" / "val"))
+    assert "'kestrel'" in call("evaluate", run, *other)[2]
+    code, out, err = call("evaluate", run, *other, "--ignore-unknown-classes")
+    assert (code, "left out 20 pictures of kestrel" in err, "40 pictures" in out) == (0, True, True)
+    assert call("evaluate", run, "--ignore-unknown-classes")[0] == 2
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,11 @@ def experiment_values(options: Mapping[str, Any]) -> dict[str, Any]:
     return {EXPERIMENT[flag]: options[flag] for flag in given_flags(options)}
 
 
+def data_fields(name: str, ignore_unknown_classes: bool | None) -> dict[str, Any]:
+    """Return a data set's fields."""
+    return {"name": name, **({"ignore_unknown_classes": True} if ignore_unknown_classes else {})}
+
+
 def fetch_missing(configs: Iterable[Any]) -> None:
     """Download the data sets of these configs where they are missing."""
     from mixlab.data import downloads

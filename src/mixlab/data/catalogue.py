@@ -7,7 +7,7 @@ seeds; validation is carved from the training images by seed.
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -286,8 +286,7 @@ def _files(root: Path, listed: Sequence[tuple[str, int]], spec: DataSpec, canvas
 
 
 def _select_files(images: FileImages, indices: np.ndarray, canvas_size: int) -> FileImages:
-    names = tuple(images.names[index] for index in indices)
-    return FileImages(images.root, names, images.labels[indices], images.spec, canvas_size)
+    return replace(images.select(indices), canvas_size=canvas_size)
 
 
 def _notes(listing: folder.FolderListing) -> tuple[str, ...]:
@@ -295,7 +294,7 @@ def _notes(listing: folder.FolderListing) -> tuple[str, ...]:
     if listing.empty_classes:
         notes.append(f"classes without images are left out: {', '.join(listing.empty_classes)}")
     if listing.ignored:
-        notes.append(f"{listing.ignored} files are no images by their names and are left out")
+        notes.append(f"{listing.ignored} files are left out: by their names no images, or of no training class")
     return tuple(notes)
 
 

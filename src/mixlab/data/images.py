@@ -78,6 +78,11 @@ class FileImages:
         stacked = torch.stack(images) if images else torch.zeros(0, self.spec.channels, size, size)
         return Batch(stacked, torch.from_numpy(self.labels[chosen]), chosen)
 
+    def select(self, indices: np.ndarray) -> "FileImages":
+        """Return the set of only these images, in this order."""
+        names = tuple(self.names[index] for index in indices)
+        return FileImages(self.root, names, self.labels[indices], self.spec, self.canvas_size)
+
     def _read(self, path: Path) -> Tensor:
         if self.canvas_size:
             return read_canvas(path, self.spec, self.canvas_size)
