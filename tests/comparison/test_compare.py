@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,19 @@ def test_a_leaderboard_prints_itself_as_a_table():
         "2  bad             5     0.0                                               failed",
         "wide: test top-1 90.50%.",
     ]
+
+
+def test_a_comparison_that_has_not_finished_is_named_as_one(tiny: dict, options: Options):
+    found = compare(request_of(tiny, 1, a={}), options)
+    (found.folder / "leaderboard.json").unlink()
+    with pytest.raises(RunError, match=r"is no finished comparison.* its command goes on with it"):
+        mixlab.report(found.folder)
+
+
+def test_a_device_that_is_not_there_starts_nothing(tiny: dict, options: Options):
+    with pytest.raises(UsageError, match="unknown device 'gpu'"):
+        compare(request_of(tiny), replace(options, device="gpu"))
+    assert not options.out.exists()
 
 
 def test_the_folder_depends_on_the_request_alone(tiny: dict, tmp_path: Path):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mixlab import durable
+from mixlab import devices, durable
 from mixlab.comparison.budget import Cost, cost_of, load_each, with_budget
 from mixlab.comparison.request import Budget, ComparisonRequest, Variant
 from mixlab.comparison.workers import Outcome, Task, run_all
@@ -26,7 +26,7 @@ from mixlab.run.folder import Run
 from mixlab.training.plan import duration
 from mixlab.training.session import Options
 
-LEADERBOARD = "leaderboard.json"
+REQUEST, LEADERBOARD = "request.json", "leaderboard.json"
 
 Say = Callable[[str], None]
 
@@ -67,6 +67,7 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
         TrainingError: where not one run finished.
         Interrupted: where a signal asked to stop; the same command goes on.
     """
+    devices.choose_device(options.device)  # a wrong name would fail run by run
     priced = costs(request)
     prepared = [
         variant.model_copy(update={"experiment": experiment})
@@ -74,7 +75,7 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
     ]
     folder = folder_of(request, options.out)
     durable.make_folder(folder)
-    durable.write_json(folder / "request.json", request.model_dump(mode="json"))
+    durable.write_json(folder / REQUEST, request.model_dump(mode="json"))
     durable.append_line(folder / "command.txt", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     tasks = [_task(variant, seed, options, request.budget) for seed in request.seeds for variant in prepared]
     variants, seeds = counted(len(prepared), "variant"), counted(len(request.seeds), "seed")
@@ -96,8 +97,11 @@ def folder_of(request: ComparisonRequest, root: Path) -> Path:
 
 
 def is_comparison(folder: Path) -> bool:
-    """Whether a folder holds a comparison that finished."""
-    return (folder / LEADERBOARD).is_file()
+    """Whether a folder holds a comparison, finished or not."""
+    try:
+        return "variants" in json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def read_comparison(folder: Path) -> Comparison:
@@ -110,7 +114,8 @@ def read_comparison(folder: Path) -> Comparison:
     try:
         return Comparison(folder, Leaderboard.parse(json.loads(path.read_text(encoding="utf-8"))))
     except FileNotFoundError:
-        raise RunError(f"{folder} is no finished comparison: it has no {LEADERBOARD}") from None
+        way_out = "; its command goes on with it" if is_comparison(folder) else ""
+        raise RunError(f"{folder} is no finished comparison: it has no {LEADERBOARD}{way_out}") from None
     except (ValueError, MixlabError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None
 
