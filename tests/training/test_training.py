@@ -20,10 +20,11 @@ from mixlab.run.bundle import read_bundle
 from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Run
 from mixlab.training import loop, plan, step
+from mixlab.training.lr_range import Sweep
 from mixlab.training.session import Options
 from mixlab.training.state import fresh_model, state_of
+from mixlab.training.train import find_learning_rate, resume, train
 from mixlab.training.train import plan as make_plan
-from mixlab.training.train import resume, train
 
 EVERYTHING = {
     "label_smoothing": 0.1,
@@ -217,6 +218,16 @@ def test_unreadable_files_are_skipped_and_named_or_stop_a_strict_run(tiny: dict,
     assert len(run.read_splits()["unreadable"]) >= 1
     with pytest.raises(DataError, match="cannot be read"):
         train(parse_experiment(tiny), Options(device="cpu", out=options.out, quiet=True, strict=True, new=True))
+
+
+def test_pictures_that_are_all_unreadable_are_refused(tiny: dict, options: Options):
+    for path in Path(tiny["data"]["name"]).rglob("*.png"):
+        path.write_text("text")
+    experiment = parse_experiment(tiny)
+    with pytest.raises(DataError, match="none of 28 training pictures can be read; mixlab data check names"):
+        train(experiment, options)
+    with pytest.raises(DataError, match="not one picture of these steps can be read; mixlab data check names"):
+        find_learning_rate(experiment, options, Sweep(steps=20))
 
 
 def test_trained_weights_move_to_other_classes_with_a_new_head(tiny: dict, options: Options, pictures: Path):
