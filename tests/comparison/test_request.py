@@ -168,6 +168,14 @@ def test_what_cannot_be_compared_is_refused_before_anything_starts(models: tuple
         request(models=models, vary=vary, data="digits")
 
 
+def test_a_mistake_names_its_variant():
+    with pytest.raises(UsageError, match=r"unknown key model.kernel_size; .* \(variant resnet9\)"):
+        compose_request(ComparisonFile(), ("convmixer", "resnet9"), (), {}, ("model.kernel_size=3",))
+    found = request(models=("convmixer", "vit"), vary=(("model.patch_size", [2, 16]),), data="digits")
+    with pytest.raises(UsageError, match=r"is larger than the image .* \(variant convmixer patch_size=16"):
+        costs(found)
+
+
 @pytest.mark.parametrize("budget", ["epochs=2", "images=1e6", "macs=1e15"])
 @pytest.mark.parametrize(
     ("vary", "values", "overrides"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mixlab import devices, durable
 from mixlab.comparison.budget import Cost, cost_of, load_each, with_budget
-from mixlab.comparison.request import Budget, ComparisonRequest, Variant
+from mixlab.comparison.request import Budget, ComparisonRequest, Variant, naming
 from mixlab.comparison.workers import Outcome, Task, run_all
 from mixlab.config import digest
 from mixlab.errors import Interrupted, MixlabError, RunError, TrainingError, UsageError, did_you_mean
@@ -128,8 +128,9 @@ def costs(request: ComparisonRequest) -> list[tuple[str, Experiment, Cost]]:
     found = []
     experiments = [variant.experiment for variant in request.variants]
     for variant, data in zip(request.variants, load_each(experiments), strict=True):
-        cost = cost_of(variant.experiment, data)
-        found.append((variant.name, with_budget(variant.experiment, request.budget, cost), cost))
+        with naming(variant.name):
+            cost = cost_of(variant.experiment, data)
+            found.append((variant.name, with_budget(variant.experiment, request.budget, cost), cost))
     return found
 
 

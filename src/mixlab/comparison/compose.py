@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import NonNegativeInt, PositiveInt
 
 from mixlab.comparison.budget import load_each, matched, parameters_of
-from mixlab.comparison.request import ComparisonRequest, Variant, parse_budget, parse_seeds
+from mixlab.comparison.request import ComparisonRequest, Variant, naming, parse_budget, parse_seeds
 from mixlab.config import Config, flatten, parse_override, read_toml
 from mixlab.errors import UsageError, did_you_mean
 from mixlab.experiment import compose_auto, lay, read_recipe
@@ -78,7 +78,8 @@ def _variants(
         for choice in itertools.product(*([(key, value) for value in options] for key, options in vary)):
             label = " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, value in choice)]).strip()
             base, fields = _base(file, table)
-            experiment, auto = compose_auto(base, {**fields, **values, **dict(choice)}, overrides)
+            with naming(label):
+                experiment, auto = compose_auto(base, {**fields, **values, **dict(choice)}, overrides)
             variants.append(Variant(name=label, experiment=experiment, auto_learning_rate=auto))
     return tuple(variants)
 

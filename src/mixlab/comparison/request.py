@@ -1,6 +1,7 @@
 """What is compared: variants of an experiment, seeds and one budget."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat
@@ -43,6 +44,15 @@ class ComparisonRequest(Config):
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     budget: Budget = Budget()
+
+
+@contextlib.contextmanager
+def naming(variant: str) -> Iterator[None]:
+    """Say which variant a mistake is in."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{error} (variant {variant})") from None
 
 
 def parse_budget(text: str) -> Budget:
