@@ -130,11 +130,14 @@ def test_imagenettes_folders_have_readable_names(pictures: Path):
     assert parse_data(str(pictures)).load(0, True).spec.classes == ("tench", "golf ball")
 
 
-def test_names_and_paths_are_told_apart(pictures: Path):
+def test_names_and_paths_are_told_apart(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert expand(str(pictures))["name"] == "folder"
     assert expand("imagenette160")["path"].endswith("imagenette2-160")
     with pytest.raises(DataError, match="did you mean cifar10"):
         expand("cifar11")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="did you mean pictures"):
+        expand("picturse")
     with pytest.raises(DataError, match=r"cifar10 is not at .* Add --download"):
         parse_data("cifar10").load(0, True)
     with pytest.raises(DataError, match="digits"):
@@ -168,6 +171,19 @@ def test_unreadable_files_are_left_out_and_named_with_any_number_of_workers(pict
     for left, right in zip(batches(held, in_order(held, 8)), streamed, strict=True):
         assert torch.equal(left.images, right.images)
         assert torch.equal(left.labels, right.labels)
+
+
+@pytest.mark.parametrize("carve", [False, True])
+def test_where_no_file_can_be_read_there_are_no_images_and_every_name(pictures: Path, carve: bool):
+    for path in pictures.rglob("*.png"):
+        path.write_text("I am no picture")
+    data = parse_data(expand(str(pictures)) | {"image_size": 16}).load(0, carve)
+    for images in (data.train, data.test):
+        held = in_memory(images)
+        assert set(held.unreadable) == set(images.names)
+        for some in (images, held):
+            assert len(some.batch(np.arange(4)).images) == 0
+            assert some.batch(np.arange(4)).images.dtype == (torch.uint8 if images is data.train else torch.float32)
 
 
 def test_check_names_every_bad_file_and_writes_nothing(pictures: Path):

@@ -211,7 +211,8 @@ def expand(data: Any) -> dict[str, Any]:
         return _absolute({**fields, "name": name})
     looks_like_path = os.sep in name or name.startswith(("~", ".")) or Path(name).exists()
     if not looks_like_path:
-        known = did_you_mean(name, NAMES) or f"; known: {', '.join(NAMES)}"
+        folders = [path.name for path in Path().glob("*") if path.is_dir()]
+        known = did_you_mean(name, [*NAMES, *folders]) or f"; known: {', '.join(NAMES)}"
         raise DataError(f"{name!r} is neither a data set nor a folder{known}")
     found = _absolute({**fields, "path": name})
     return {**found, "name": cifar.kind_of(Path(found["path"])) or "folder"}
