@@ -10,6 +10,7 @@ from mixlab.comparison import compare as comparing
 from mixlab.comparison.compare import Comparison
 from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
 from mixlab.data import catalogue as data_sets
+from mixlab.data.downloads import expand_user
 from mixlab.errors import RunError
 from mixlab.evaluation import evaluate as evaluation
 from mixlab.evaluation.classifier import Answer, Classifier
@@ -96,7 +97,7 @@ def load(place: str | Path | Run, device: str = "auto") -> Classifier:
     """
     if isinstance(place, Run):
         return Classifier(bundle.read_bundle(place), device)
-    path = Path(place).expanduser()
+    path = expand_user(str(place))
     if bundle.is_bundle(path):
         return Classifier(bundle.read_bundle(path), device)
     return Classifier(bundle.read_bundle(find_run(place)), device)
@@ -181,7 +182,7 @@ def report(place: str | Path, path: str | Path | None = None, root: Path = Path(
     Raises:
         RunError: where there is neither, or it is not finished.
     """
-    for folder in (Path(place).expanduser(), root / place):
+    for folder in (expand_user(str(place)), root / place):
         if comparing.is_comparison(folder):
             return comparing.read_comparison(folder).report(path or "")
     return write_run_report(find_run(place, root), Path(path) if path else None)

@@ -86,6 +86,8 @@ def test_predict_goes_on_after_an_empty_folder_and_has_no_more_columns_than_clas
     assert (len(row), row[0], row[-1]) == (6, picture, "")
     code, _, err = call("predict", run, str(tmp_path / "empty"), "*.nothing")
     assert (code, "holds no pictures; no file matches *.nothing" in err) == (2, True)
+    code, _, err = call("predict", run, "")
+    assert (code, "no file matches ''" in err) == (2, True)
     code, _, err = call("explain", run, str(tmp_path / "empty"))
     assert (code, "holds no pictures" in err) == (2, True)
 
@@ -125,6 +127,10 @@ def test_explain_lists_what_it_drew_and_reports_a_bad_file(call, pictures: Path,
         (["train", "--resume", "none", "--epochs", "3"], 2, "leave out --epochs"),
         (["evaluate", "none"], 1, "there is no run none"),
         (["predict", "none", "x.jpg"], 1, "there is no run none"),
+        (["predict", "none", "~nosuchuser/x.jpg"], 1, "there is no such user"),
+        (["evaluate", "~nosuchuser/x"], 1, "there is no such user"),
+        (["report", "~nosuchuser/x"], 1, "there is no such user"),
+        (["train", "data.labels_csv=~nosuchuser/x.csv", "--data", "."], 1, "there is no such user"),
         (["explain", "none"], 1, "there is no run none"),
         (["models", "show", "resnot"], 2, "unknown model 'resnot'; did you mean resnet?"),
         (["compare", "--models", "convmixer,vit", "--budget", "epochs=2", "--epochs", "3"], 2, "both say how long"),

@@ -30,7 +30,7 @@ def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_js
 
     if as_csv and as_json:
         raise click.UsageError("Choose --csv or --json.")
-    found, empty = find_pictures(pictures)
+    found, wrong = find_pictures(pictures)
     classifier = api.load(model, device)
     top = min(top, classifier.spec.num_classes)
     rows = [_row(name, answer, top) for name, answer in _answers(classifier, found)]
@@ -40,42 +40,49 @@ def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_js
         _print_csv(rows, top)
     else:
         _print_rows(rows)
-    if empty or any("error" in row for row in rows):
+    if wrong or any("error" in row for row in rows):
         raise click.exceptions.Exit(1)
 
 
 def find_pictures(arguments: Iterable[str]) -> tuple[list[tuple[str, Path | bytes]], list[str]]:
     """Return the name and the file, or the bytes, of each picture that files, folders, patterns and - stand for.
 
-    The folders and patterns without a picture are named on standard error and returned too.
+    What is wrong with each of the others is said on standard error and returned too.
 
     Raises:
         UsageError: where none of the arguments stands for a picture.
     """
-    found, empty = [], []
+    found, wrong = [], []
     for argument in arguments:
         pictures = _pictures_of(argument)
         found += pictures
         if not pictures:
-            empty.append(argument)
-    reasons = [
-        f"the folder {name} holds no pictures" if Path(name).expanduser().is_dir() else f"no file matches {name}"
-        for name in empty
-    ]
-    if empty and not found:
-        raise UsageError("; ".join(reasons))
-    for reason in reasons:
+            wrong.append(_why_none(argument))
+    if wrong and not found:
+        raise UsageError("; ".join(wrong))
+    for reason in wrong:
         click.echo(f"skipped  {reason}", err=True)
-    return found, empty
+    return found, wrong
+
+
+def _why_none(argument: str) -> str:
+    from mixlab.data.downloads import expand_user
+
+    if argument and expand_user(argument).is_dir():
+        return f"the folder {argument} holds no pictures"
+    return f"no file matches {argument or repr(argument)}"
 
 
 def _pictures_of(argument: str) -> list[tuple[str, Path | bytes]]:
     import glob
 
     from mixlab.data.decode import IMAGE_SUFFIXES
+    from mixlab.data.downloads import expand_user
     from mixlab.data.splits import natural_key
 
-    path = Path(argument).expanduser()
+    path = expand_user(argument)
+    if not argument:  # such as a variable of the shell that is not set; as a path it would be the current folder
+        return []
     if argument == "-":
         return [("-", sys.stdin.buffer.read())]
     if path.is_dir():

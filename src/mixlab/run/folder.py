@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from mixlab import durable
 from mixlab.config import Config, differences
+from mixlab.data.downloads import expand_user
 from mixlab.errors import MixlabError, RunError, did_you_mean
 from mixlab.experiment import Experiment, parse_experiment
 from mixlab.run.environment import environment
@@ -208,7 +209,7 @@ def find_run(place: str | Path, root: Path = Path("runs")) -> Run:
     Raises:
         RunError: where there is none.
     """
-    candidates = [Path(place).expanduser(), root / place]
+    candidates = [expand_user(str(place)), root / place]
     for candidate in candidates:
         if (candidate / "experiment.json").is_file():
             return Run(candidate)
