@@ -113,3 +113,14 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_folder_or_none(tmp_path: P
         assert not folder.exists() or durable.verify_folder(folder) == ""
         durable.remove_partials(tmp_path)
     assert not list(tmp_path.glob(".*partial"))
+
+
+def test_a_folder_that_cannot_be_made_is_refused_by_name(tmp_path: Path):
+    durable.make_folder(tmp_path / "a" / "b")
+    durable.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"cannot make .*file/runs: Not a directory; choose another --out"):
+        durable.make_folder(tmp_path / "file" / "runs")
+    with pytest.raises(RunError, match=r"cannot make .*file: File exists"):
+        durable.make_folder(tmp_path / "file")

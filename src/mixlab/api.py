@@ -10,6 +10,7 @@ from mixlab.comparison import compare as comparing
 from mixlab.comparison.compare import Comparison
 from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
 from mixlab.data import catalogue as data_sets
+from mixlab.data.downloads import expand_user
 from mixlab.errors import RunError
 from mixlab.evaluation import evaluate as evaluation
 from mixlab.evaluation.classifier import Answer, Classifier
@@ -96,16 +97,23 @@ def load(place: str | Path | Run, device: str = "auto") -> Classifier:
     """
     if isinstance(place, Run):
         return Classifier(bundle.read_bundle(place), device)
-    path = Path(place).expanduser()
+    path = expand_user(str(place))
     if bundle.is_bundle(path):
         return Classifier(bundle.read_bundle(path), device)
     return Classifier(bundle.read_bundle(find_run(place)), device)
 
 
 def evaluate(
-    place: str | Path | Run, split: str = "test", data: str | Path = "", device: str = "auto", workers: int = 2
+    place: str | Path | Run,
+    split: str = "test",
+    data: str | Path | Mapping[str, Any] = "",
+    device: str = "auto",
+    workers: int = 2,
 ) -> Evaluation:
     """Measure a finished run on a split of its data, or of other data with the same classes.
+
+    Args:
+        data: a data set's name, a folder, or a table such as {"name": "birds", "ignore_unknown_classes": True}.
 
     Raises:
         RunError: where the run is not finished or damaged.
@@ -174,8 +182,8 @@ def report(place: str | Path, path: str | Path | None = None, root: Path = Path(
     Raises:
         RunError: where there is neither, or it is not finished.
     """
-    for folder in (Path(place).expanduser(), root / place):
-        if (folder / "leaderboard.json").is_file():
+    for folder in (expand_user(str(place)), root / place):
+        if comparing.is_comparison(folder):
             return comparing.read_comparison(folder).report(path or "")
     return write_run_report(find_run(place, root), Path(path) if path else None)
 

@@ -14,7 +14,8 @@ from mixlab import devices, durable
 from mixlab.errors import MixlabError
 from mixlab.experiment import parse_experiment
 from mixlab.run.bundle import read_bundle
-from mixlab.run.folder import Run, environment
+from mixlab.run.environment import environment
+from mixlab.run.folder import Run
 from mixlab.training.session import Options
 from mixlab.training.train import resume, train
 

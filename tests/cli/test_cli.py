@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 import shutil
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mixlab.cli import main as cli
+from mixlab.data import downloads
+from mixlab.errors import DataError
 
 
 def mixlab(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -66,6 +69,29 @@ def test_predict_reports_a_bad_file_in_its_row_and_goes_on(call, pictures: Path,
     assert call("predict", run, "*.nothing")[0] == 2
 
 
+def test_predict_goes_on_after_an_empty_folder_and_has_no_more_columns_than_classes(
+    call, pictures: Path, tmp_path: Path
+):
+    run = json.loads(train(call, pictures, "--json")[1])["run"]
+    (tmp_path / "empty").mkdir()
+    picture = str(pictures / "red" / "0.png")
+    code, out, err = call("predict", run, str(tmp_path / "empty"), picture, "*.nothing", "--top", "99", "--csv")
+    assert code == 1
+    assert err.splitlines() == [
+        f"skipped  the folder {tmp_path / 'empty'} holds no pictures",
+        "skipped  no file matches *.nothing",
+    ]
+    header, row = csv.reader(out.splitlines())
+    assert header == ["file", "class_1", "probability_1", "class_2", "probability_2", "error"]
+    assert (len(row), row[0], row[-1]) == (6, picture, "")
+    code, _, err = call("predict", run, str(tmp_path / "empty"), "*.nothing")
+    assert (code, "holds no pictures; no file matches *.nothing" in err) == (2, True)
+    code, _, err = call("predict", run, "")
+    assert (code, "no file matches ''" in err) == (2, True)
+    code, _, err = call("explain", run, str(tmp_path / "empty"))
+    assert (code, "holds no pictures" in err) == (2, True)
+
+
 def test_explain_lists_what_it_drew_and_reports_a_bad_file(call, pictures: Path, tmp_path: Path):
     run = json.loads(train(call, pictures, "--json")[1])["run"]
     (tmp_path / "bad.jpg").write_text("text")
@@ -101,9 +127,14 @@ def test_explain_lists_what_it_drew_and_reports_a_bad_file(call, pictures: Path,
         (["train", "--resume", "none", "--epochs", "3"], 2, "leave out --epochs"),
         (["evaluate", "none"], 1, "there is no run none"),
         (["predict", "none", "x.jpg"], 1, "there is no run none"),
+        (["predict", "none", "~nosuchuser/x.jpg"], 1, "there is no such user"),
+        (["evaluate", "~nosuchuser/x"], 1, "there is no such user"),
+        (["report", "~nosuchuser/x"], 1, "there is no such user"),
+        (["train", "data.labels_csv=~nosuchuser/x.csv", "--data", "."], 1, "there is no such user"),
         (["explain", "none"], 1, "there is no run none"),
         (["models", "show", "resnot"], 2, "unknown model 'resnot'; did you mean resnet?"),
         (["compare", "--models", "convmixer,vit", "--budget", "epochs=2", "--epochs", "3"], 2, "both say how long"),
+        (["compare", "--models", "convmixer,vit", "--budget", "images=1e6", "epochs=3"], 2, "both say how long"),
         (["compare", "--data", "digits"], 2, "nothing to compare"),
         (["compare", "--models", "convmixer", "--seeds", "0"], 2, "--seeds 0"),
         (["compare", "--models", "convmixer", "--vary", "model.dim=3"], 2, "--vary model.dim=3"),
@@ -226,7 +257,27 @@ def test_an_unknown_class_in_validation_can_be_left_out(call, pictures: Path, tm
     code, _, err = train(call, tmp_path / "parts")
     assert code == 1
     assert "has a class that training does not: 'kestrel' (20 images). Add it, or pass --ignore-unknown-classes" in err
-    assert train(call, tmp_path / "parts", "--ignore-unknown-classes")[0] == 0
+    code, out, _ = train(call, tmp_path / "parts", "--ignore-unknown-classes", "--json")
+    assert code == 0
+    run = json.loads(out)["run"]
+    shutil.rmtree(tmp_path / "parts" / "train")
+    other = ("--data", str(tmp_path / "parts" / "val"))
+    assert "'kestrel'" in call("evaluate", run, *other)[2]
+    code, out, err = call("evaluate", run, *other, "--ignore-unknown-classes")
+    assert (code, "left out 20 pictures of kestrel" in err, "40 pictures" in out) == (0, True, True)
+    assert call("evaluate", run, "--ignore-unknown-classes")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "words", [("--data", "cifar10", "--match-parameters", "convmixer"), ("--data", "imagenette160")]
+)
+def test_a_comparison_fetches_its_data_before_it_needs_them(call, monkeypatch: pytest.MonkeyPatch, words: tuple):
+    def fetch(name: str) -> None:
+        raise DataError(f"asked for {name}")
+
+    monkeypatch.setattr(downloads, "fetch", fetch)
+    code, _, err = call("compare", "--models", "convmixer,vit", *words, "--download")
+    assert (code, err) == (1, f"error: asked for {words[1]}\n")
 
 
 def test_the_doctor_resumes_exactly(call):

@@ -1,15 +1,17 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import mixlab
 from mixlab.comparison import compare as comparing
-from mixlab.comparison.compare import compare, folder_of, read_comparison
+from mixlab.comparison.compare import compare, folder_of, is_comparison, read_comparison
 from mixlab.comparison.compose import ComparisonFile, compose_request
 from mixlab.comparison.request import ComparisonRequest
+from mixlab.data.catalogue import parse_data
 from mixlab.errors import Interrupted, RunError, TrainingError, UsageError
 from mixlab.evaluation import leaderboard
 from mixlab.run.folder import Run, list_runs
@@ -170,6 +172,7 @@ def test_the_api_compares_and_reports(pictures: Path, tmp_path: Path):
     assert path.read_text().startswith("<!doctype html>")
     assert mixlab.report(found.folder) == found.folder / "report.html"
     (run,) = found.runs("dim=4")
+    assert (is_comparison(found.folder), is_comparison(run.folder)) == (True, False)
     assert run.experiment.model.width == 4
     assert mixlab.report(run.folder) == run.folder / "report.html"
     with pytest.raises(UsageError, match=r"no row 'dim=5'; did you mean dim=[48]"):
@@ -197,6 +200,34 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path):
         read_comparison(tmp_path)
 
 
+def test_a_leaderboard_prints_itself_as_a_table():
+    runs = tuple(_measured(seed).model_copy(update={"top1": 0.9 + seed / 100}) for seed in range(2))
+    rows = (
+        leaderboard.Row(name="wide", model="m", parameters=1234567, macs=2_500_000, runs=runs),
+        leaderboard.Row(name="bad", model="m", parameters=5, macs=0),
+    )
+    board = leaderboard.Leaderboard(data="d", protocol="honest", budget="", seeds=(0, 1), rows=rows)
+    assert str(board).splitlines() == [
+        "#  model  parameters  M MACs      val top-1     test top-1            ECE   img/s",
+        "1  wide    1,234,567     2.5  50.00% ± 0.00  90.50% ± 0.71  10.00% ± 0.00       1",
+        "2  bad             5     0.0                                               failed",
+        "wide: test top-1 90.50%.",
+    ]
+
+
+def test_a_comparison_that_has_not_finished_is_named_as_one(tiny: dict, options: Options):
+    found = compare(request_of(tiny, 1, a={}), options)
+    (found.folder / "leaderboard.json").unlink()
+    with pytest.raises(RunError, match=r"is no finished comparison.* its command goes on with it"):
+        mixlab.report(found.folder)
+
+
+def test_a_device_that_is_not_there_starts_nothing(tiny: dict, options: Options):
+    with pytest.raises(UsageError, match="unknown device 'gpu'"):
+        compare(request_of(tiny), replace(options, device="gpu"))
+    assert not options.out.exists()
+
+
 def test_the_folder_depends_on_the_request_alone(tiny: dict, tmp_path: Path):
     assert folder_of(request_of(tiny), tmp_path) == folder_of(request_of(tiny), tmp_path)
     assert folder_of(request_of(tiny), tmp_path) != folder_of(request_of(tiny, seeds=3), tmp_path)
@@ -212,12 +243,12 @@ def test_what_cannot_be_read_is_named_on_screen_and_in_the_report(tiny: dict, pi
     for index in range(6):
         (pictures / "red" / f"{index}.png").write_bytes(b"no picture")
     lines: list[str] = []
-    found = compare(request_of(tiny, 1, a={}), options, say=lines.append)
+    found = compare(request_of(tiny, 2, a={}), options, say=lines.append)
     named = [line for line in lines if line.startswith("skipped")]
     unreadable = found.leaderboard.rows[0].runs[0].unreadable
     assert len(unreadable) == 6
-    assert set(named) <= {f"skipped  {name}: {reason}" for name, reason in unreadable.items()}
-    assert len(named) + len([name for name in unreadable if f"skipped  {name}" not in "\n".join(named)]) == 6
+    assert set(unreadable) & set(parse_data(str(pictures)).load(0, True).test.names), "some are test files"
+    assert named == [f"skipped  {name}: {reason}" for name, reason in unreadable.items()]
     page = found.report().read_text()
     splits = Run(found.folder.parent / found.leaderboard.rows[0].runs[0].run).read_splits()
     readable = sum(name not in unreadable for name in splits["train"])

@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 
 from mixlab.comparison.budget import cost_of, matched, with_budget
+from mixlab.comparison.compare import costs
 from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
 from mixlab.comparison.request import Budget, parse_budget, parse_seeds, parse_vary, read_seeds
+from mixlab.data.catalogue import DigitsConfig
 from mixlab.errors import UsageError
 from mixlab.models.catalogue import ARCHITECTURES, parse_model
 from mixlab.models.inspection import parameters
@@ -155,7 +157,8 @@ def test_a_named_variant_gives_the_others_their_size():
     [
         ((), (), "nothing to compare"),
         (("convmixer", "convmixer_64_4"), (), "are the same experiment"),
-        (("convmixer", "convmixer"), (), "one is given twice"),
+        (("convmixer", "convmixer"), (), "convmixer is given twice"),
+        (("convmixer",), (("model.dim", [3, 3]),), "convmixer dim=3 is given twice"),
         (("convmixer", "convnet"), (), "unknown model 'convnet'"),
         (("convmixer",), (("model.kernal_size", [3, 5]),), "did you mean kernel_size"),
     ],
@@ -163,6 +166,53 @@ def test_a_named_variant_gives_the_others_their_size():
 def test_what_cannot_be_compared_is_refused_before_anything_starts(models: tuple, vary: tuple, message: str):
     with pytest.raises(UsageError, match=message):
         request(models=models, vary=vary, data="digits")
+
+
+def test_a_mistake_names_its_variant():
+    with pytest.raises(UsageError, match=r"unknown key model.kernel_size; .* \(variant resnet9\)"):
+        compose_request(ComparisonFile(), ("convmixer", "resnet9"), (), {}, ("model.kernel_size=3",))
+    found = request(models=("convmixer", "vit"), vary=(("model.patch_size", [2, 16]),), data="digits")
+    with pytest.raises(UsageError, match=r"is larger than the image .* \(variant convmixer patch_size=16"):
+        costs(found)
+
+
+@pytest.mark.parametrize("budget", ["epochs=2", "images=1e6", "macs=1e15"])
+@pytest.mark.parametrize(
+    ("vary", "values", "overrides"),
+    [((), {"epochs": 3}, ()), ((), {}, ("epochs=3",)), ((("epochs", [2, 3]),), {}, ())],
+)
+def test_a_budget_and_epochs_are_not_both_asked_for(budget: str, vary: tuple, values: dict, overrides: tuple):
+    models = ("convmixer", "vit")
+    with pytest.raises(UsageError, match=f"epochs and the budget {budget} both say how long to train"):
+        compose_request(ComparisonFile(budget=budget), models, vary, values, overrides)
+    assert compose_request(ComparisonFile(budget="time=10m"), models, vary, values, overrides)
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether validation images were carved, for each time that digits are loaded."""
+    real, carved = DigitsConfig.load, []
+
+    def counted(config: DigitsConfig, seed: int, carve_validation: bool):
+        carved.append(carve_validation)
+        return real(config, seed, carve_validation)
+
+    monkeypatch.setattr(DigitsConfig, "load", counted)
+    return carved
+
+
+def test_data_that_variants_share_is_loaded_once(loads: list[bool]):
+    found = request(ComparisonFile(match_parameters="vit"), models=("convmixer", "vit", "resnet9"), data="digits")
+    assert len(loads) == 1
+    costs(found)
+    assert len(loads) == 2
+
+
+def test_protocols_of_the_same_data_are_counted_apart(loads: list[bool]):
+    variants = {protocol: {"protocol": protocol} for protocol in ("honest", "published")}
+    file = ComparisonFile(experiment={"data": "digits"}, variants=variants)
+    assert [cost.train_images for _, _, cost in costs(request(file))] == [1293, 1438]
+    assert loads == [True, False]
 
 
 def test_words_of_the_command_line_are_read():

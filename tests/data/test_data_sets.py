@@ -109,17 +109,35 @@ def test_two_classes_cannot_get_one_name(pictures: Path):
         parse_data(expand(str(pictures)) | {"rename": {"blue": "red"}}).load(0, True)
 
 
+def test_paths_mean_the_same_from_any_folder(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows = "".join(f"{color}/{index}.png,{color}\n" for color in ("red", "blue") for index in range(20))
+    (tmp_path / "mine.csv").write_text(rows)
+    (pictures / "inside.csv").write_text(rows)
+    monkeypatch.chdir(tmp_path)
+    forms = [{"name": "./pictures"}, {"name": "folder", "path": "pictures"}]
+    found = [parse_data({**form, "labels_csv": csv}) for form in forms for csv in ("mine.csv", "inside.csv")]
+    monkeypatch.chdir(pictures.parent.parent)
+    assert [len(config.load(0, True).train) for config in found] == [28] * 4
+    assert [config.labels_csv for config in found] == [str(tmp_path / "mine.csv"), "inside.csv"] * 2
+    assert found[:2] == found[2:]
+    assert parse_data(found[0].model_dump()) == found[0]
+    assert parse_data("folder").path == str(Path.cwd())  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_imagenettes_folders_have_readable_names(pictures: Path):
     (pictures / "blue").rename(pictures / "n03445777")
     (pictures / "red").rename(pictures / "n01440764")
     assert parse_data(str(pictures)).load(0, True).spec.classes == ("tench", "golf ball")
 
 
-def test_names_and_paths_are_told_apart(pictures: Path):
+def test_names_and_paths_are_told_apart(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert expand(str(pictures))["name"] == "folder"
     assert expand("imagenette160")["path"].endswith("imagenette2-160")
     with pytest.raises(DataError, match="did you mean cifar10"):
         expand("cifar11")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="did you mean pictures"):
+        expand("picturse")
     with pytest.raises(DataError, match=r"cifar10 is not at .* Add --download"):
         parse_data("cifar10").load(0, True)
     with pytest.raises(DataError, match="digits"):
@@ -153,6 +171,19 @@ def test_unreadable_files_are_left_out_and_named_with_any_number_of_workers(pict
     for left, right in zip(batches(held, in_order(held, 8)), streamed, strict=True):
         assert torch.equal(left.images, right.images)
         assert torch.equal(left.labels, right.labels)
+
+
+@pytest.mark.parametrize("carve", [False, True])
+def test_where_no_file_can_be_read_there_are_no_images_and_every_name(pictures: Path, carve: bool):
+    for path in pictures.rglob("*.png"):
+        path.write_text("I am no picture")
+    data = parse_data(expand(str(pictures)) | {"image_size": 16}).load(0, carve)
+    for images in (data.train, data.test):
+        held = in_memory(images)
+        assert set(held.unreadable) == set(images.names)
+        for some in (images, held):
+            assert len(some.batch(np.arange(4)).images) == 0
+            assert some.batch(np.arange(4)).images.dtype == (torch.uint8 if images is data.train else torch.float32)
 
 
 def test_check_names_every_bad_file_and_writes_nothing(pictures: Path):

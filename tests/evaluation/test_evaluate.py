@@ -47,6 +47,22 @@ def test_other_data_is_matched_by_class_name_not_by_order(run: Run, pictures: Pa
         mixlab.evaluate(run, data=other, workers=0)
 
 
+def test_classes_that_the_model_does_not_know_can_be_left_out(run: Run, pictures: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    for name, count in (("azure", 3), ("blue", 4), ("red", 5)):
+        (other / name).mkdir(parents=True)
+        for index in range(count):
+            shutil.copy(pictures / ("red" if name == "red" else "blue") / f"{index}.png", other / name)
+    with pytest.raises(DataError, match=r"does not know the class 'azure'.* or pass --ignore-unknown-classes"):
+        mixlab.evaluate(run, data=other, workers=0)
+    found = mixlab.evaluate(run, data={"name": str(other), "ignore_unknown_classes": True}, workers=0)
+    assert (found.metrics.images, found.metrics.top1.value, found.left_out) == (9, 1.0, {"azure": 3})
+    shutil.rmtree(other / "blue")
+    (other / "red").rename(other / "robin")
+    with pytest.raises(DataError, match="knows none of these classes: azure, robin; it knows blue, red"):
+        mixlab.evaluate(run, data={"name": str(other), "ignore_unknown_classes": True}, workers=0)
+
+
 def test_a_folder_without_parts_is_test_data_as_a_whole(run: Run, pictures: Path, tmp_path: Path):
     shutil.copytree(pictures, tmp_path / "other")
     assert mixlab.evaluate(run, data=tmp_path / "other", workers=0).metrics.images == 40

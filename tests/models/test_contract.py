@@ -64,6 +64,17 @@ def build(spec: DataSpec, fields: dict) -> nn.Module:
     return parse_model(fields).build(spec)
 
 
+@every_case
+def test_what_no_patch_holds_is_known(spec: DataSpec, fields: dict):
+    images = torch.rand(1, 3, 16, 16, requires_grad=True)
+    build(spec, fields).eval()(images)[0, 0].backward()
+    assert images.grad is not None
+    edge = parse_model(fields).unread_edge(16)
+    for side in (2, 3):
+        read = images.grad.abs().sum([axis for axis in range(4) if axis != side]) > 0
+        assert read.tolist() == [True] * (16 - edge) + [False] * edge
+
+
 def test_every_architecture_is_in_the_contract():
     assert set(SMALL) == set(CHOICES) == set(ARCHITECTURES)
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from mixlab.comparison.compare import compare, costs
-from mixlab.errors import UsageError
+from mixlab.errors import DataError, UsageError
 from mixlab.experiment import Experiment, lay, parse_experiment
 from mixlab.models.inspection import parameters
 from mixlab.reproduction import reproduce
@@ -118,6 +118,22 @@ def test_published_and_own_figures_stand_side_by_side(home: Path, tmp_path: Path
     assert (count.published, count.ours) == ("741,130", f"{row.parameters:,}")
     assert (train.figure, train.published) == ("train top-1", "79.38 %")
     assert (test.figure, test.published, test.ours) == ("test top-1", "85.12 %", f"{100 * row.mean('top1'):.2f} %")
+
+
+def test_data_may_lie_elsewhere_and_are_no_others(home: Path, tmp_path: Path):
+    (tmp_path / "moved").mkdir()
+    (home / "cifar-10-batches-py").rename(tmp_path / "moved" / "cifar-10-batches-bin")
+    for place in ("moved", "moved/cifar-10-batches-bin"):
+        [variant] = request_of(read("e1b"), False, {"data": str(tmp_path / place)}, []).variants
+        assert variant.experiment.data.name == "cifar10"
+        assert len(variant.experiment.data.load(0, False).train) == 500
+    [variant] = request_of(read("e1b"), False, {"data": str(home / "imagenette2-160")}, []).variants
+    with pytest.raises(DataError, match="imagenette2-160 does not hold cifar10"):
+        variant.experiment.data.load(0, False)
+    with pytest.raises(UsageError, match="this experiment is on cifar10, not on digits"):
+        request_of(read("e1b"), False, {"data": "digits"}, [])
+    with pytest.raises(UsageError, match="is on a folder of pictures, not on cifar10"):
+        request_of(read("e3"), False, {"data": "cifar10"}, [])
 
 
 def test_an_unknown_reproduction_is_answered():

@@ -20,10 +20,11 @@ from mixlab.run.bundle import read_bundle
 from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Run
 from mixlab.training import loop, plan, step
+from mixlab.training.lr_range import Sweep
 from mixlab.training.session import Options
 from mixlab.training.state import fresh_model, state_of
+from mixlab.training.train import find_learning_rate, resume, train
 from mixlab.training.train import plan as make_plan
-from mixlab.training.train import resume, train
 
 EVERYTHING = {
     "label_smoothing": 0.1,
@@ -219,6 +220,16 @@ def test_unreadable_files_are_skipped_and_named_or_stop_a_strict_run(tiny: dict,
         train(parse_experiment(tiny), Options(device="cpu", out=options.out, quiet=True, strict=True, new=True))
 
 
+def test_pictures_that_are_all_unreadable_are_refused(tiny: dict, options: Options):
+    for path in Path(tiny["data"]["name"]).rglob("*.png"):
+        path.write_text("text")
+    experiment = parse_experiment(tiny)
+    with pytest.raises(DataError, match="none of 28 training pictures can be read; mixlab data check names"):
+        train(experiment, options)
+    with pytest.raises(DataError, match="not one picture of these steps can be read; mixlab data check names"):
+        find_learning_rate(experiment, options, Sweep(steps=20))
+
+
 def test_trained_weights_move_to_other_classes_with_a_new_head(tiny: dict, options: Options, pictures: Path):
     first = train(parse_experiment(tiny), options)
     shutil.copytree(pictures / "red", pictures / "green")
@@ -276,6 +287,16 @@ def test_a_dry_run_writes_nothing_and_counts_everything(tiny: dict, options: Opt
     assert found.steps == 6
     assert found.seconds > 0
     assert found.memory_bytes > 10_000
+
+
+def test_the_plan_says_what_no_patch_holds(tiny: dict, options: Options):
+    whole, cut = (
+        make_plan(parse_experiment(tiny | {"model": tiny["model"] | {"patch_size": size}}), options) for size in (4, 5)
+    )
+    assert [line for line in cut.lines() if line.startswith("note")] == [
+        "note     1 px of 16 at the right and bottom edge are in no patch"
+    ]
+    assert not [line for line in whole.lines() if line.startswith("note")]
 
 
 def test_checkpoints_inside_an_epoch_change_nothing(tiny: dict, options: Options):

@@ -3,17 +3,20 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from mixlab.errors import UsageError
+from mixlab.run.table import columns
 
 EXPERIMENT = {  # flag -> key of the experiment
     "data": "data",
     "model": "model",
+    "epochs": "epochs",
     "batch_size": "batch_size",
+    "lr": "optimizer.learning_rate",
     "weight_decay": "optimizer.weight_decay",
     "optimizer": "optimizer.name",
     "seed": "seed",
@@ -34,34 +37,63 @@ ignore_unknown_classes = click.option(
     help="Leave out pictures of classes that the training pictures do not have.",
 )
 workers = click.option("--workers", default=2, show_default=True, type=click.IntRange(0), help="Decoding processes.")
-
+overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+recipe = click.option(
+    "-c", "--recipe", default="", metavar="FILE", help="TOML file to start from; else the data set's own."
+)
+data = click.option(
+    "--data", metavar="NAME|FOLDER", help="digits, cifar10, imagenette160, ... or a folder of pictures."
+)
+epochs = click.option("--epochs", type=float, help="Passes over the training pictures.")
+batch_size = click.option("--batch-size", type=int, help="Pictures of one optimiser step.")
+precision = click.option("--precision", metavar="TYPE", help="float32, bfloat16 or float16.")
+seeds = click.option("--seeds", default="", metavar="N", help="How many seeds, or which: 3, or 4,5,6.  [default: 1]")
+jobs = click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Trainings at once.")
+stream = click.option("--stream", is_flag=True, help="Decode pictures as needed instead of keeping them in memory.")
+download = click.option("--download", is_flag=True, help="Fetch the data set where it is missing.")
 
 _EXPERIMENT_OPTIONS = (
-    click.option(
-        "-c", "--recipe", default="", metavar="FILE", help="TOML file to start from; else the data set's own."
-    ),
-    click.option("--data", metavar="NAME|FOLDER", help="digits, cifar10, imagenette160, ... or a folder of pictures."),
+    recipe,
+    data,
     click.option("--model", metavar="NAME", help="Such as convmixer_256_8 (mixlab models list)."),
-    click.option("--batch-size", type=int, help="Pictures of one optimiser step."),
+    batch_size,
     click.option("--accumulate", type=int, help="Parts a batch is computed in, where memory is short."),
     click.option("--optimizer", metavar="NAME", help="adamw, adam or sgd."),
     click.option("--weight-decay", type=float),
     click.option("--seed", type=int, help="Decides weights, order, augmentation and the validation pictures."),
-    click.option("--precision", metavar="TYPE", help="float32, bfloat16 or float16."),
+    precision,
     click.option("--weights", metavar="FILE|RUN", help="Start from trained weights; new head where classes differ."),
 )
 
 
 def experiment_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flags of `EXPERIMENT` and the recipe's."""
+    """Add the flags of one experiment that train and lr-find share."""
     for option in reversed(_EXPERIMENT_OPTIONS):
         command = option(command)
     return command
 
 
+def given_flags(options: Mapping[str, Any]) -> list[str]:
+    """Return the flags of `EXPERIMENT` that were given."""
+    return [flag for flag in EXPERIMENT if options.get(flag) is not None]
+
+
 def experiment_values(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the experiment's values by key, of the flags that were given."""
-    return {key: options[flag] for flag, key in EXPERIMENT.items() if options[flag] is not None}
+    return {EXPERIMENT[flag]: options[flag] for flag in given_flags(options)}
+
+
+def data_fields(name: str, ignore_unknown_classes: bool | None) -> dict[str, Any]:
+    """Return a data set's fields."""
+    return {"name": name, **({"ignore_unknown_classes": True} if ignore_unknown_classes else {})}
+
+
+def fetch_missing(configs: Iterable[Any]) -> None:
+    """Download the data sets of these configs where they are missing."""
+    from mixlab.data import downloads
+
+    for config in configs:
+        downloads.fetch_missing(config.name, getattr(config, "path", ""))
 
 
 def print_json(value: Any) -> None:
@@ -70,14 +102,7 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
     """Print plain columns; those in `right` are aligned to the right."""
-    cells = [list(map(str, row)) for row in [headers, *rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
-    for row in cells:
-        parts = [
-            text.rjust(width) if column in right else text.ljust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        click.echo("  ".join(parts).rstrip())
+    click.echo(columns(headers, rows, right))
 
 
 def seconds(flag: str, text: str) -> float:

@@ -1,7 +1,5 @@
 """`mixlab data`."""
 
-from typing import Any
-
 import click
 
 from mixlab.cli import common
@@ -25,7 +23,7 @@ def check(name: str, ignore_unknown_classes: bool | None, strict: bool, workers:
     from mixlab.data import check as checks
     from mixlab.data.catalogue import parse_data
 
-    found = checks.check(parse_data(_values(name, ignore_unknown_classes)), workers)
+    found = checks.check(parse_data(common.data_fields(name, ignore_unknown_classes)), workers)
     if as_json:
         common.print_json(found.as_json())
     else:
@@ -45,7 +43,7 @@ def stats(name: str, ignore_unknown_classes: bool | None, workers: int, as_json:
     from mixlab.data import check as checks
     from mixlab.data.catalogue import parse_data
 
-    found = checks.stats(parse_data(_values(name, ignore_unknown_classes)), workers)
+    found = checks.stats(parse_data(common.data_fields(name, ignore_unknown_classes)), workers)
     if as_json:
         return common.print_json(found)
     common.print_table(
@@ -64,7 +62,3 @@ def download(name: str) -> None:
     from mixlab.data.downloads import fetch
 
     click.echo(fetch(name))
-
-
-def _values(name: str, ignore_unknown_classes: bool | None) -> dict[str, Any]:
-    return {"name": name, **({"ignore_unknown_classes": True} if ignore_unknown_classes else {})}

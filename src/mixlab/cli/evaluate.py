@@ -11,12 +11,24 @@ from mixlab.cli import common
 @click.argument("run")
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="train, validation or test.")
 @click.option("--data", default="", metavar="NAME|FOLDER", help="Other data with the same classes.")
+@click.option(
+    "--ignore-unknown-classes", is_flag=True, help="With --data: leave out classes that the model does not know."
+)
 @common.out
 @common.workers
 @common.device
 @common.as_json
 @common.quiet_warnings
-def evaluate(run: str, split: str, data: str, out: str, workers: int, device: str, as_json: bool) -> None:
+def evaluate(
+    run: str,
+    split: str,
+    data: str,
+    ignore_unknown_classes: bool,
+    out: str,
+    workers: int,
+    device: str,
+    as_json: bool,
+) -> None:
     """Measure a finished run: accuracy with intervals, calibration, every class, confusion, pictures.
 
     How often the test pictures were read is counted: the more often, the less a test result is worth.
@@ -26,17 +38,24 @@ def evaluate(run: str, split: str, data: str, out: str, workers: int, device: st
     from mixlab import api
     from mixlab.run.folder import find_run
 
-    found = api.evaluate(find_run(run, Path(out)), split, data, device, workers)
+    if ignore_unknown_classes and not data:
+        raise click.UsageError("--ignore-unknown-classes goes with --data; a run knows the classes of its own data.")
+    other = common.data_fields(data, ignore_unknown_classes) if data else ""
+    found = api.evaluate(find_run(run, Path(out)), split, other, device, workers)
     if as_json:
         return common.print_json(found.as_json())
     return _print(found)
 
 
 def _print(found: Any) -> None:
+    from mixlab.evaluation.leaderboard import counted
+
     measured = found.metrics
     click.echo(f"{found.split}: {measured.images:,} pictures, read {_times(found.readings)} for this run")
     for name, reason in found.unreadable.items():
         click.echo(f"skipped  {name}: {reason}", err=True)
+    for name, images in found.left_out.items():
+        click.echo(f"left out {counted(images, 'picture')} of {name}, which the model does not know", err=True)
     rows = [
         ["top-1 accuracy", *_percent(measured.top1)],
         ["top-5 accuracy", *_percent(measured.top5)],

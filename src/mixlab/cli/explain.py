@@ -27,12 +27,13 @@ def explain(run: str, pictures: tuple[str, ...], out: str, device: str, as_json:
     from mixlab.explaining.explain import explain as draw
     from mixlab.run.folder import find_run
 
-    found = draw(find_run(run, Path(out)), list(find_pictures(pictures)), device)
+    sources, wrong = find_pictures(pictures)
+    found = draw(find_run(run, Path(out)), sources, device)
     if as_json:
         common.print_json(found.as_json())
     else:
         _print(found)
-    if found.unreadable:
+    if wrong or found.unreadable:
         raise click.exceptions.Exit(1)
 
 

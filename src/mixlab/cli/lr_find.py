@@ -12,15 +12,15 @@ SHOWN = 12  # rows of the table, at most
 
 
 @click.command("lr-find", short_help="Find a learning rate by a range test.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@common.overrides
 @common.experiment_options
 @click.option("--from", "low", type=POSITIVE, default=1e-6, show_default=True, help="Learning rate of the first step.")
 @click.option("--to", "high", type=POSITIVE, help="Of the last step.  [default: 1 for sgd, else 0.1]")
 @click.option("--steps", type=click.IntRange(20), default=100, show_default=True, help="Training steps.")
 @click.option("--shape", type=click.Choice(["exponential", "linear"]), default="exponential", show_default=True)
-@click.option("--stream", is_flag=True, help="Decode pictures as they are needed instead of keeping them in memory.")
+@common.stream
 @common.ignore_unknown_classes
-@click.option("--download", is_flag=True, help="Fetch the data set where it is missing.")
+@common.download
 @common.out
 @common.workers
 @common.device
@@ -32,7 +32,6 @@ def lr_find(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     Pictures, their order, augmentation, batch size and precision are those that mixlab train would have with the same
     flags; mixlab train --lr auto does all this by itself.
     """
-    from mixlab.data.downloads import fetch_missing
     from mixlab.experiment import compose
     from mixlab.training import lr_files
     from mixlab.training import train as training
@@ -42,7 +41,7 @@ def lr_find(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     sweep = Sweep.parse({key: options[key] for key in ("low", "high", "steps", "shape") if options[key] is not None})
     experiment = compose(options["recipe"], common.experiment_values(options), overrides)
     if options["download"]:
-        fetch_missing(experiment.data.name, getattr(experiment.data, "path", ""))
+        common.fetch_missing([experiment.data])
     chosen = Options(device=options["device"], workers=options["workers"], stream=options["stream"])
     found = training.find_learning_rate(experiment, chosen, sweep)
     folder = Path(options["out"]) / f"lr-find-{lr_files.label(experiment)}"

@@ -24,14 +24,15 @@ def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_js
     """Classify PICTURES with MODEL, a run or a bundle folder.
 
     PICTURES are files, folders, patterns such as '*.jpg', or - for one picture on standard input. A file that cannot
-    be read is reported in its row; the exit code is then 1.
+    be read is reported in its row, a folder without pictures beside the others; the exit code is then 1.
     """
     from mixlab import api
 
     if as_csv and as_json:
         raise click.UsageError("Choose --csv or --json.")
-    found = list(find_pictures(pictures))
+    found, wrong = find_pictures(pictures)
     classifier = api.load(model, device)
+    top = min(top, classifier.spec.num_classes)
     rows = [_row(name, answer, top) for name, answer in _answers(classifier, found)]
     if as_json:
         common.print_json({"model": model, "predictions": rows})
@@ -39,41 +40,57 @@ def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_js
         _print_csv(rows, top)
     else:
         _print_rows(rows)
-    if any("error" in row for row in rows):
+    if wrong or any("error" in row for row in rows):
         raise click.exceptions.Exit(1)
 
 
-def find_pictures(pictures: Iterable[str]) -> Iterator[tuple[str, Path | bytes]]:
-    """Yield the name and the file, or the bytes, of each picture that files, folders, patterns and - stand for.
+def find_pictures(arguments: Iterable[str]) -> tuple[list[tuple[str, Path | bytes]], list[str]]:
+    """Return the name and the file, or the bytes, of each picture that files, folders, patterns and - stand for.
+
+    What is wrong with each of the others is said on standard error and returned too.
 
     Raises:
-        UsageError: for a folder or pattern without pictures.
+        UsageError: where none of the arguments stands for a picture.
     """
-    from mixlab.data.decode import IMAGE_SUFFIXES
-    from mixlab.data.splits import natural_key
-
-    for picture in pictures:
-        path = Path(picture).expanduser()
-        if picture == "-":
-            yield "-", sys.stdin.buffer.read()
-        elif path.is_dir():
-            inside = [file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
-            if not inside:
-                raise UsageError(f"the folder {picture} holds no pictures")
-            yield from ((str(file), file) for file in sorted(inside, key=lambda file: natural_key(str(file))))
-        elif path.exists() or not any(sign in picture for sign in "*?["):
-            yield picture, path
-        else:
-            yield from _matching(path, picture)
+    found, wrong = [], []
+    for argument in arguments:
+        pictures = _pictures_of(argument)
+        found += pictures
+        if not pictures:
+            wrong.append(_why_none(argument))
+    if wrong and not found:
+        raise UsageError("; ".join(wrong))
+    for reason in wrong:
+        click.echo(f"skipped  {reason}", err=True)
+    return found, wrong
 
 
-def _matching(path: Path, pattern: str) -> Iterator[tuple[str, Path]]:
+def _why_none(argument: str) -> str:
+    from mixlab.data.downloads import expand_user
+
+    if argument and expand_user(argument).is_dir():
+        return f"the folder {argument} holds no pictures"
+    return f"no file matches {argument or repr(argument)}"
+
+
+def _pictures_of(argument: str) -> list[tuple[str, Path | bytes]]:
     import glob
 
-    matches = sorted(glob.glob(str(path), recursive=True))
-    if not matches:
-        raise UsageError(f"no file matches {pattern}")
-    yield from ((match, Path(match)) for match in matches)
+    from mixlab.data.decode import IMAGE_SUFFIXES
+    from mixlab.data.downloads import expand_user
+    from mixlab.data.splits import natural_key
+
+    path = expand_user(argument)
+    if not argument:  # such as a variable of the shell that is not set; as a path it would be the current folder
+        return []
+    if argument == "-":
+        return [("-", sys.stdin.buffer.read())]
+    if path.is_dir():
+        inside = [file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
+        return [(str(file), file) for file in sorted(inside, key=lambda file: natural_key(str(file)))]
+    if path.exists() or not any(sign in argument for sign in "*?["):
+        return [(argument, path)]
+    return [(match, Path(match)) for match in sorted(glob.glob(str(path), recursive=True))]
 
 
 def _answers(classifier: Any, found: list[tuple[str, Path | bytes]]) -> Iterator[tuple[str, Any]]:

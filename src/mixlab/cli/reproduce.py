@@ -8,21 +8,19 @@ import click
 from mixlab.cli import common
 from mixlab.errors import MixlabError
 
-FLAGS = {"data": "data", "epochs": "epochs", "batch_size": "batch_size", "precision": "precision"}
-
 
 @click.command(short_help="Repeat a published experiment, and lay the figures side by side.")
 @click.argument("name", metavar="NAME|list")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@common.overrides
 @click.option("--quick", is_flag=True, help="A short form that a CPU finishes in minutes; it shows no accuracy.")
-@click.option("--data", metavar="NAME|FOLDER", help="Where the data lies, where it is not in the data home.")
-@click.option("--seeds", default="", metavar="N", help="How many seeds, or which: 3, or 4,5,6.  [default: 1]")
-@click.option("--epochs", type=float, help="Passes over the training pictures, instead of the published ones.")
-@click.option("--batch-size", type=int, help="Pictures of one optimiser step, instead of the published ones.")
-@click.option("--precision", metavar="TYPE", help="float32, bfloat16 or float16.")
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Trainings at once.")
+@common.data
+@common.seeds
+@common.epochs
+@common.batch_size
+@common.precision
+@common.jobs
 @click.option("--dry-run", is_flag=True, help="Print what would be done, with parameters and steps.")
-@click.option("--download", is_flag=True, help="Fetch the data set where it is missing.")
+@common.download
 @common.out
 @common.workers
 @common.device
@@ -31,10 +29,9 @@ FLAGS = {"data": "data", "epochs": "epochs", "batch_size": "batch_size", "precis
 def reproduce(name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Run one of the published experiments; `mixlab reproduce list` shows them.
 
-    The end prints our figures beside the published ones, and the report's path. The same command goes on where it
-    stopped.
+    Flags replace what was published; --data says where the data lies, where it is not in the data home. The end prints
+    our figures beside the published ones, and the report's path. The same command goes on where it stopped.
     """
-    from mixlab.cli.compare import fetch
     from mixlab.comparison import compare as comparing
     from mixlab.comparison.request import read_seeds
     from mixlab.reproduction import reproduce as reproducing
@@ -43,14 +40,14 @@ def reproduce(name: str, overrides: tuple[str, ...], as_json: bool, **options: A
     if name == "list":
         return _list(as_json)
     found = reproducing.read(name)
-    values = {key: options[flag] for flag, key in FLAGS.items() if options[flag] is not None}
+    values = common.experiment_values(options)
     if "epochs" in values and "schedule_epochs" in found.experiment:  # a schedule that is planned for longer stays so
         values["schedule_epochs"] = found.experiment["schedule_epochs"] / found.experiment["epochs"] * values["epochs"]
     if options["seeds"]:
         found = found.model_copy(update={"seeds": read_seeds(options["seeds"])})
     request = reproducing.request_of(found, options["quick"], values, overrides)
     if options["download"]:
-        fetch(request)
+        common.fetch_missing(variant.experiment.data for variant in request.variants)
     if options["dry_run"]:
         return _plan(found, comparing.costs(request), as_json)
     chosen = Options(device=options["device"], workers=options["workers"], out=Path(options["out"]))

@@ -8,8 +8,6 @@ import click
 
 from mixlab.cli import common
 
-FLAGS = {**common.EXPERIMENT, "epochs": "epochs", "lr": "optimizer.learning_rate"}
-
 
 class RateOrAuto(click.ParamType):
     name = "RATE|auto"
@@ -24,19 +22,19 @@ class RateOrAuto(click.ParamType):
 
 
 @click.command(short_help="Train a model, or go on with a training.")
-@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@common.overrides
 @common.experiment_options
-@click.option("--epochs", type=float, help="Passes over the training pictures.")
+@common.epochs
 @click.option("--lr", type=RateOrAuto(), help="Peak learning rate; auto: found by a range test (mixlab lr-find).")
 @click.option("--max-time", default="", metavar="TIME", help="Fit the epochs into a time, such as 25m.")
 @click.option("--name", default="", help="Name of the run's folder.")
 @click.option("--new", is_flag=True, help="Start another run where this one exists.")
 @click.option("--resume", default="", metavar="RUN", help="Go on with a run, with no other argument.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
-@click.option("--stream", is_flag=True, help="Decode pictures each epoch instead of keeping them in memory.")
+@common.stream
 @click.option("--strict", is_flag=True, help="Stop where a picture cannot be read.")
 @common.ignore_unknown_classes
-@click.option("--download", is_flag=True, help="Fetch the data set where it is missing.")
+@common.download
 @click.option("--log", type=click.Choice(["tensorboard"]), help="Log to TensorBoard too.")
 @click.option("--save-every", default="5m", show_default=True, metavar="TIME", help="Between checkpoints in an epoch.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -51,7 +49,6 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     The same command always means the same run. Any value of the experiment can be given as KEY=VALUE, such as
     model.kernel_size=9 or augmentation.mix.mixup=0.2.
     """
-    from mixlab.data.downloads import fetch_missing
     from mixlab.experiment import compose_auto
     from mixlab.run.folder import find_run
     from mixlab.training import tensorboard
@@ -64,11 +61,10 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
         _refuse_others(overrides, options)
         run = training.resume(find_run(options["resume"], chosen.out), chosen)
         return _show(run, as_json, options["quiet"])
-    values = {key: options[flag] for flag, key in FLAGS.items() if options[flag] is not None}
-    experiment, auto = compose_auto(options["recipe"], values, overrides)
+    experiment, auto = compose_auto(options["recipe"], common.experiment_values(options), overrides)
     chosen = replace(chosen, auto_learning_rate=auto)
     if options["download"]:
-        fetch_missing(experiment.data.name, getattr(experiment.data, "path", ""))
+        common.fetch_missing([experiment.data])
     if options["dry_run"]:
         return _show_plan(training.plan(experiment, chosen), as_json)
     return _show(training.train(experiment, chosen), as_json, options["quiet"])
@@ -87,9 +83,9 @@ def _options(options: dict[str, Any]) -> Any:
 
 
 def _refuse_others(overrides: tuple[str, ...], options: dict[str, Any]) -> None:
-    given = [f"--{flag.replace('_', '-')}" for flag in FLAGS if options[flag] is not None] + list(overrides)
-    given += [f"--{flag}" for flag in ("recipe", "new", "name") if options[flag]]
-    given += [f"--{flag.replace('_', '-')}" for flag in ("max_time", "dry_run", "download") if options[flag]]
+    flags = common.given_flags(options)
+    flags += [flag for flag in ("recipe", "new", "name", "max_time", "dry_run", "download") if options[flag]]
+    given = [*(f"--{flag.replace('_', '-')}" for flag in flags), *overrides]
     if given:
         raise click.UsageError(f"--resume goes on with a run as it is; leave out {', '.join(given)}.")
 

@@ -1,10 +1,13 @@
 """The same for all: epochs from a budget, and widths from a number of parameters."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from mixlab.comparison.request import Budget
+from mixlab.config import digest
 from mixlab.data.catalogue import DataSet
 from mixlab.errors import UsageError
 from mixlab.experiment import Experiment
@@ -25,12 +28,27 @@ class Cost:
     train_images: int
 
 
+def load_each(experiments: Iterable[Experiment]) -> list[DataSet]:
+    """Return the data of each experiment, carved by seed 0; what several share is loaded once."""
+    loaded: dict[tuple[str, str], DataSet] = {}
+    found = []
+    for experiment in experiments:
+        key = (digest(experiment.data), experiment.protocol)
+        if key not in loaded:
+            loaded[key] = experiment.data.load(0, carve_validation=experiment.protocol == "honest")
+        found.append(loaded[key])
+    return found
+
+
 def cost_of(experiment: Experiment, data: DataSet) -> Cost:
-    with torch.device("meta"):
-        model = experiment.model.build(data.spec)
     spec = data.spec
+    model = _shape(experiment.model, spec)
     macs = inspection.macs(model, spec.channels, spec.image_size)
     return Cost(inspection.parameters(model), macs, len(data.train))
+
+
+def parameters_of(config: AnyModelConfig, spec: DataSpec) -> int:
+    return inspection.parameters(_shape(config, spec))
 
 
 def with_budget(experiment: Experiment, budget: Budget, cost: Cost) -> Experiment:
@@ -41,7 +59,7 @@ def with_budget(experiment: Experiment, budget: Budget, cost: Cost) -> Experimen
     Raises:
         UsageError: where the budget does not pay for one step.
     """
-    if budget.kind in ("own", "time"):
+    if not budget.gives_epochs:
         return experiment
     per_epoch = experiment.steps_per_epoch(cost.train_images) * experiment.batch_size  # images
     spent = {"epochs": 1.0, "images": per_epoch, "macs": BACKWARD * cost.macs * per_epoch}[budget.kind]
@@ -60,8 +78,7 @@ def matched(config: AnyModelConfig, spec: DataSpec, goal: int) -> AnyModelConfig
     """
 
     def count(width: int) -> int:
-        with torch.device("meta"):
-            return inspection.parameters(config.with_width(width).build(spec))
+        return parameters_of(config.with_width(width), spec)
 
     low, high = 1, WIDEST * config.width
     if count(high) < goal:
@@ -71,3 +88,9 @@ def matched(config: AnyModelConfig, spec: DataSpec, goal: int) -> AnyModelConfig
         low, high = (low, middle) if count(middle) >= goal else (middle + 1, high)
     nearest = min((max(low - 1, 1), low), key=lambda width: abs(count(width) - goal))
     return config.with_width(nearest)
+
+
+def _shape(config: AnyModelConfig, spec: DataSpec) -> nn.Module:
+    """Return a network without numbers."""
+    with torch.device("meta"):
+        return config.build(spec)

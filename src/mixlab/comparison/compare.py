@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mixlab import durable
-from mixlab.comparison.budget import Cost, cost_of, with_budget
-from mixlab.comparison.request import Budget, ComparisonRequest, Variant
+from mixlab import devices, durable
+from mixlab.comparison.budget import Cost, cost_of, load_each, with_budget
+from mixlab.comparison.request import Budget, ComparisonRequest, Variant, naming
 from mixlab.comparison.workers import Outcome, Task, run_all
 from mixlab.config import digest
 from mixlab.errors import Interrupted, MixlabError, RunError, TrainingError, UsageError, did_you_mean
@@ -25,6 +25,8 @@ from mixlab.reporting.report import write_report
 from mixlab.run.folder import Run
 from mixlab.training.plan import duration
 from mixlab.training.session import Options
+
+REQUEST, LEADERBOARD = "request.json", "leaderboard.json"
 
 Say = Callable[[str], None]
 
@@ -65,17 +67,15 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
         TrainingError: where not one run finished.
         Interrupted: where a signal asked to stop; the same command goes on.
     """
+    devices.choose_device(options.device)  # a wrong name would fail run by run
     priced = costs(request)
     prepared = [
         variant.model_copy(update={"experiment": experiment})
         for variant, (_, experiment, _) in zip(request.variants, priced, strict=True)
     ]
     folder = folder_of(request, options.out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make {folder}: {error.strerror}; choose another --out") from None
-    durable.write_json(folder / "request.json", request.model_dump(mode="json"))
+    durable.make_folder(folder)
+    durable.write_json(folder / REQUEST, request.model_dump(mode="json"))
     durable.append_line(folder / "command.txt", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     tasks = [_task(variant, seed, options, request.budget) for seed in request.seeds for variant in prepared]
     variants, seeds = counted(len(prepared), "variant"), counted(len(request.seeds), "seed")
@@ -84,7 +84,8 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
     outcomes = _train(tasks, jobs, say)
     outcomes = [_measured(outcome, options, say) for outcome in outcomes]
     found = _leaderboard(request, priced, outcomes, _budget(request, prepared))
-    durable.write_json(folder / "leaderboard.json", found.model_dump(mode="json"))
+    _name_unreadable(found, say)
+    durable.write_json(folder / LEADERBOARD, found.model_dump(mode="json"))
     if not found.finished:
         raise TrainingError(f"not one of {len(tasks)} runs finished; the first: {outcomes[0].error}")
     return Comparison(folder, found)
@@ -95,17 +96,26 @@ def folder_of(request: ComparisonRequest, root: Path) -> Path:
     return root / f"compare-{request.variants[0].experiment.data.label}-{digest(request)}"
 
 
+def is_comparison(folder: Path) -> bool:
+    """Whether a folder holds a comparison, finished or not."""
+    try:
+        return "variants" in json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
 def read_comparison(folder: Path) -> Comparison:
     """Read a comparison that finished.
 
     Raises:
         RunError: where there is none.
     """
-    path = folder / "leaderboard.json"
+    path = folder / LEADERBOARD
     try:
         return Comparison(folder, Leaderboard.parse(json.loads(path.read_text(encoding="utf-8"))))
     except FileNotFoundError:
-        raise RunError(f"{folder} is no finished comparison: it has no leaderboard.json") from None
+        way_out = "; its command goes on with it" if is_comparison(folder) else ""
+        raise RunError(f"{folder} is no finished comparison: it has no {LEADERBOARD}{way_out}") from None
     except (ValueError, MixlabError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None
 
@@ -115,13 +125,12 @@ def costs(request: ComparisonRequest) -> list[tuple[str, Experiment, Cost]]:
 
     Every mistake in a variant shows here.
     """
-    found, known = [], {}
-    for variant in request.variants:
-        experiment, key = variant.experiment, digest(variant.experiment.data)
-        if key not in known:
-            known[key] = experiment.data.load(0, carve_validation=experiment.protocol == "honest")
-        cost = cost_of(experiment, known[key])
-        found.append((variant.name, with_budget(experiment, request.budget, cost), cost))
+    found = []
+    experiments = [variant.experiment for variant in request.variants]
+    for variant, data in zip(request.variants, load_each(experiments), strict=True):
+        with naming(variant.name):
+            cost = cost_of(variant.experiment, data)
+            found.append((variant.name, with_budget(variant.experiment, request.budget, cost), cost))
     return found
 
 
@@ -141,7 +150,7 @@ def _task(variant: Variant, seed: int, options: Options, budget: Budget) -> Task
 
 def _train(tasks: list[Task], jobs: int, say: Say) -> list[Outcome]:
     """Run every task, saying what became of it and how long the rest may take."""
-    started, outcomes, named = time.perf_counter(), [], set()
+    started, outcomes = time.perf_counter(), []
     try:
         for outcome in run_all(tasks, jobs):
             outcomes.append(outcome)
@@ -150,20 +159,17 @@ def _train(tasks: list[Task], jobs: int, say: Say) -> list[Outcome]:
             seconds = (time.perf_counter() - started) / max(trained, 1) * left
             rest = f", about {duration(seconds)} left" if left and trained else ""
             say(f"{len(outcomes):3}/{len(tasks)}  {_line(outcome)}{rest}")
-            _name_unreadable(outcome, named, say)
     except Interrupted as interruption:
         reason = str(interruption).partition(";")[0]
         raise Interrupted(f"{reason}; the same command goes on with the comparison") from None
     return outcomes
 
 
-def _name_unreadable(outcome: Outcome, named: set[str], say: Say) -> None:
-    """Name each file that a run could not read, once for all runs."""
-    found = outcome.run.read_splits().get("unreadable", {}) if outcome.run else {}
-    for name, reason in found.items():
-        if name not in named:
-            say(f"skipped  {name}: {reason}")
-    named.update(found)
+def _name_unreadable(found: Leaderboard, say: Say) -> None:
+    """Name each file that could not be read, once for all runs."""
+    reasons = {name: reason for row in found.rows for run in row.runs for name, reason in run.unreadable.items()}
+    for name, reason in reasons.items():
+        say(f"skipped  {name}: {reason}")
 
 
 def _line(outcome: Outcome) -> str:

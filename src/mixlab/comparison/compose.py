@@ -7,11 +7,12 @@ from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from mixlab.comparison.budget import cost_of, matched
-from mixlab.comparison.request import ComparisonRequest, Variant, parse_budget, parse_seeds
-from mixlab.config import Config, flatten, read_toml
+from mixlab.comparison.budget import load_each, matched, parameters_of
+from mixlab.comparison.request import ComparisonRequest, Variant, naming, parse_budget, parse_seeds
+from mixlab.config import Config, flatten, parse_override, read_toml
 from mixlab.errors import UsageError, did_you_mean
 from mixlab.experiment import compose_auto, lay, read_recipe
+from mixlab.spec import DataSpec
 
 
 class ComparisonFile(Config):
@@ -30,40 +31,6 @@ def read_file(path: Path) -> ComparisonFile:
     return ComparisonFile.parse(read_toml(path))
 
 
-def variants_of(
-    file: ComparisonFile,
-    models: Sequence[str],
-    vary: Sequence[tuple[str, Sequence[Any]]],
-    values: Mapping[str, Any],
-    overrides: Sequence[str],
-) -> tuple[Variant, ...]:
-    """Return every variant of a file or of models, times every combination of the values to vary.
-
-    Args:
-        models: names of models, each a variant, where the file has no variants.
-        vary: pairs of a key path and its values.
-        values: fields of all variants, by key path (flags).
-        overrides: "key=value" words of all variants.
-
-    Raises:
-        UsageError, DataError: as `compose_auto`.
-    """
-    if file.variants and models:
-        raise UsageError("the file names its variants; leave out --models, or the file's table of variants")
-    if len(set(models)) < len(models):
-        raise UsageError(f"models {', '.join(models)}: one is given twice")
-    tables: Mapping[str, Mapping[str, Any]] = file.variants or {name: {"model": name} for name in models} or {"": {}}
-    variants = []
-    for name, table in tables.items():
-        for choice in itertools.product(*([(key, value) for value in options] for key, options in vary)):
-            label = " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, value in choice)]).strip()
-            base, fields = _base(file, table)
-            experiment, auto = compose_auto(base, {**fields, **values, **dict(choice)}, overrides)
-            label = label or experiment.model.name
-            variants.append(Variant(name=label, experiment=experiment, auto_learning_rate=auto))
-    return tuple(variants)
-
-
 def compose_request(
     file: ComparisonFile,
     models: Sequence[str],
@@ -71,20 +38,50 @@ def compose_request(
     values: Mapping[str, Any],
     overrides: Sequence[str],
 ) -> ComparisonRequest:
-    """Return what a file, with flags laid over it, asks for; arguments as `variants_of`.
+    """Return what a file, with flags laid over it, asks for.
+
+    Args:
+        models: names of models, each a variant, where the file has no variants.
+        vary: pairs of a key path and its values; each variant is made with every combination of them.
+        values: fields of all variants, by key path (flags).
+        overrides: "key=value" words of all variants.
 
     Raises:
         UsageError, DataError: naming what cannot be read and the way out.
     """
     if not (models or vary or file.variants):
         raise UsageError("nothing to compare: give models, values to vary, or a file with variants")
-    variants = variants_of(file, models, vary, values, overrides)
+    if file.variants and models:
+        raise UsageError("the file names its variants; leave out --models, or the file's table of variants")
+    budget = parse_budget(file.budget)
+    given = {*values, *(key for key, _ in vary), *(".".join(parse_override(word)[0]) for word in overrides)}
+    if "epochs" in given and budget.gives_epochs:
+        raise UsageError(f"epochs and the budget {file.budget} both say how long to train; leave one out")
+    variants = _variants(file, models, vary, values, overrides)
     if file.match_parameters:
         variants = match_parameters(variants, file.match_parameters)
     _refuse_equal(variants)
-    return ComparisonRequest.parse(
-        {"variants": variants, "seeds": parse_seeds(file.seeds), "budget": parse_budget(file.budget)}
-    )
+    return ComparisonRequest.parse({"variants": variants, "seeds": parse_seeds(file.seeds), "budget": budget})
+
+
+def _variants(
+    file: ComparisonFile,
+    models: Sequence[str],
+    vary: Sequence[tuple[str, Sequence[Any]]],
+    values: Mapping[str, Any],
+    overrides: Sequence[str],
+) -> tuple[Variant, ...]:
+    """Return every variant of a file or of models, times every combination of the values to vary."""
+    named: list[tuple[str, dict[str, Any]]] = [*file.variants.items(), *((name, {"model": name}) for name in models)]
+    variants = []
+    for name, table in named or [("", {})]:
+        for choice in itertools.product(*([(key, value) for value in options] for key, options in vary)):
+            label = " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, value in choice)]).strip()
+            base, fields = _base(file, table)
+            with naming(label):
+                experiment, auto = compose_auto(base, {**fields, **values, **dict(choice)}, overrides)
+            variants.append(Variant(name=label, experiment=experiment, auto_learning_rate=auto))
+    return tuple(variants)
 
 
 def _base(file: ComparisonFile, table: Mapping[str, Any]) -> tuple[dict[str, Any] | str, dict[str, Any]]:
@@ -97,7 +94,9 @@ def _base(file: ComparisonFile, table: Mapping[str, Any]) -> tuple[dict[str, Any
 
 def _refuse_equal(variants: Sequence[Variant]) -> None:
     for first, second in itertools.combinations(variants, 2):
-        if first.name == second.name or first.model_copy(update={"name": second.name}) == second:
+        if first.name == second.name:
+            raise UsageError(f"{first.name} is given twice; leave one out")
+        if first.model_copy(update={"name": second.name}) == second:
             raise UsageError(f"{first.name} and {second.name} are the same experiment; leave one out")
 
 
@@ -107,20 +106,17 @@ def match_parameters(variants: tuple[Variant, ...], name: str) -> tuple[Variant,
     Raises:
         UsageError: for a name that is no variant, or a model that cannot be widened so far.
     """
-    names = [variant.name for variant in variants]
-    if name not in names:
-        known = did_you_mean(name, names) or f"; variants are {', '.join(names)}"
+    experiments = {variant.name: variant.experiment for variant in variants}
+    if name not in experiments:
+        known = did_you_mean(name, experiments) or f"; variants are {', '.join(experiments)}"
         raise UsageError(f"--match-parameters {name}: no variant has this name{known}")
-    specs = {variant.name: variant.experiment.data.load(0, carve_validation=True).spec for variant in variants}
-    pattern = next(variant for variant in variants if variant.name == name)
-    goal = cost_of(pattern.experiment, pattern.experiment.data.load(0, carve_validation=True)).parameters
+    specs = {key: data.spec for key, data in zip(experiments, load_each(experiments.values()), strict=True)}
+    goal = parameters_of(experiments[name].model, specs[name])
     return tuple(
-        variant
-        if variant.name == name
-        else _with(variant, model=matched(variant.experiment.model, specs[variant.name], goal))
-        for variant in variants
+        variant if variant.name == name else _matched(variant, specs[variant.name], goal) for variant in variants
     )
 
 
-def _with(variant: Variant, **fields: Any) -> Variant:
-    return variant.model_copy(update={"experiment": variant.experiment.model_copy(update=fields)})
+def _matched(variant: Variant, spec: DataSpec, goal: int) -> Variant:
+    model = matched(variant.experiment.model, spec, goal)
+    return variant.model_copy(update={"experiment": variant.experiment.model_copy(update={"model": model})})

@@ -1,6 +1,7 @@
 """What is compared: variants of an experiment, seeds and one budget."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat
@@ -21,6 +22,11 @@ class Budget(Config):
     kind: BudgetKind = "own"
     amount: PositiveFloat = 1.0  # epochs, images, multiply-accumulates of the training, or seconds
 
+    @property
+    def gives_epochs(self) -> bool:
+        """Whether it decides how many epochs there are; a time only limits them."""
+        return self.kind in ("epochs", "images", "macs")
+
     def __str__(self) -> str:
         units = {"epochs": "epoch", "images": "image", "macs": "multiply-accumulate", "time": "second"}
         return "own epochs" if self.kind == "own" else f"{counted(self.amount, units[self.kind])} each"
@@ -38,6 +44,15 @@ class ComparisonRequest(Config):
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     budget: Budget = Budget()
+
+
+@contextlib.contextmanager
+def naming(variant: str) -> Iterator[None]:
+    """Say which variant a mistake is in."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{error} (variant {variant})") from None
 
 
 def parse_budget(text: str) -> Budget:

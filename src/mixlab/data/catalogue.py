@@ -7,7 +7,7 @@ seeds; validation is carved from the training images by seed.
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -192,7 +192,10 @@ NAMES = ("digits", *DOWNLOADS)
 
 
 def expand(data: Any) -> dict[str, Any]:
-    """Spell out a data set: "cifar10", "imagenette160", or the path of a folder; or a table with such a name."""
+    """Spell out a data set: "cifar10", "imagenette160", or the path of a folder; or a table with such a name.
+
+    Paths become absolute, so that they mean the same from any current folder.
+    """
     if not isinstance(data, str | os.PathLike | Mapping):
         raise UsageError(f"data={data!r}: expected the name of a data set, a folder, or a table with one")
     fields = dict(data) if isinstance(data, Mapping) else {"name": data}
@@ -203,15 +206,33 @@ def expand(data: Any) -> dict[str, Any]:
     if name.startswith("imagenette") and name in DOWNLOADS:
         sizes = {"imagenette160": 128, "imagenette320": 224, "imagenette": 224}
         home = {"path": str(data_home() / DOWNLOADS[name].folder), "image_size": sizes[name]}
-        return {**home, **fields, "name": "folder"}
+        return _absolute({**home, **fields, "name": "folder"})
     if name in ("digits", "cifar10", "cifar100", "folder"):
-        return {**fields, "name": name}
+        return _absolute({**fields, "name": name})
     looks_like_path = os.sep in name or name.startswith(("~", ".")) or Path(name).exists()
     if not looks_like_path:
-        known = did_you_mean(name, NAMES) or f"; known: {', '.join(NAMES)}"
+        folders = [path.name for path in Path().glob("*") if path.is_dir()]
+        known = did_you_mean(name, [*NAMES, *folders]) or f"; known: {', '.join(NAMES)}"
         raise DataError(f"{name!r} is neither a data set nor a folder{known}")
-    path = os.path.normpath(expand_user(name).absolute())
-    return {**fields, "name": cifar.kind_of(Path(path)) or "folder", "path": path}
+    found = _absolute({**fields, "path": name})
+    return {**found, "name": cifar.kind_of(Path(found["path"])) or "folder"}
+
+
+def _absolute(fields: dict[str, Any]) -> dict[str, Any]:
+    """Make the path absolute, and that of labels_csv where it is not in the data's folder."""
+    found, root = dict(fields), Path()
+    path = fields.get("path", "." if fields["name"] == "folder" else "")
+    labels = fields.get("labels_csv")
+    if isinstance(path, str) and path:
+        found["path"] = _from_anywhere(path)
+        root = Path(found["path"])
+    if isinstance(labels, str) and Path(labels).is_file() and not (root / labels).is_file():
+        found["labels_csv"] = _from_anywhere(labels)
+    return found
+
+
+def _from_anywhere(path: str) -> str:
+    return os.path.normpath(expand_user(path).absolute())
 
 
 def foreign(config: DataConfig) -> DataSet:
@@ -266,8 +287,7 @@ def _files(root: Path, listed: Sequence[tuple[str, int]], spec: DataSpec, canvas
 
 
 def _select_files(images: FileImages, indices: np.ndarray, canvas_size: int) -> FileImages:
-    names = tuple(images.names[index] for index in indices)
-    return FileImages(images.root, names, images.labels[indices], images.spec, canvas_size)
+    return replace(images.select(indices), canvas_size=canvas_size)
 
 
 def _notes(listing: folder.FolderListing) -> tuple[str, ...]:
@@ -275,7 +295,7 @@ def _notes(listing: folder.FolderListing) -> tuple[str, ...]:
     if listing.empty_classes:
         notes.append(f"classes without images are left out: {', '.join(listing.empty_classes)}")
     if listing.ignored:
-        notes.append(f"{listing.ignored} files are no images by their names and are left out")
+        notes.append(f"{listing.ignored} files are left out: by their names no images, or of no training class")
     return tuple(notes)
 
 

@@ -74,9 +74,14 @@ class FileImages:
             except UnreadableImage as error:
                 self.unreadable[self.names[index]] = str(error)
         chosen = np.array(kept, dtype=np.int64)
-        size = self.canvas_size or self.spec.image_size
-        stacked = torch.stack(images) if images else torch.zeros(0, self.spec.channels, size, size)
-        return Batch(stacked, torch.from_numpy(self.labels[chosen]), chosen)
+        size, dtype = self.canvas_size or self.spec.image_size, torch.uint8 if self.canvas_size else torch.float32
+        nothing = torch.zeros(0, self.spec.channels, size, size, dtype=dtype)
+        return Batch(torch.stack(images) if images else nothing, torch.from_numpy(self.labels[chosen]), chosen)
+
+    def select(self, indices: np.ndarray) -> "FileImages":
+        """Return the set of only these images, in this order."""
+        names = tuple(self.names[index] for index in indices)
+        return FileImages(self.root, names, self.labels[indices], self.spec, self.canvas_size)
 
     def _read(self, path: Path) -> Tensor:
         if self.canvas_size:

@@ -2,8 +2,9 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from mixlab import devices, durable
 from mixlab.config import digest
-from mixlab.data.catalogue import DataConfig, DataSet, foreign
+from mixlab.data.catalogue import DataConfig, DataSet, FolderConfig, foreign
 from mixlab.data.images import FileImages, Images
 from mixlab.errors import DataError, did_you_mean
 from mixlab.evaluation import calibration, inference, metrics, pictures
@@ -35,6 +36,7 @@ class Evaluation:
     temperature: float
     readings: int  # how often the split has been read for this run, this time included
     unreadable: dict[str, str]  # file -> reason
+    left_out: dict[str, int] = field(default_factory=dict)  # class that the model does not know -> images
 
     def as_json(self) -> dict[str, Any]:
         found = self.metrics.model_dump(mode="json")
@@ -46,6 +48,7 @@ class Evaluation:
             "temperature": self.temperature,
             "readings": self.readings,
             "unreadable": self.unreadable,
+            "left_out": self.left_out,
             **found,
         }
 
@@ -81,7 +84,8 @@ def evaluate(
 
     Args:
         data: other data than the run was trained on; its classes are matched by name. A folder without parts is
-            test data as a whole.
+            test data as a whole. With its ignore_unknown_classes, images of classes that the model does not know are
+            left out.
         draw: whether to draw pictures too.
 
     Raises:
@@ -92,7 +96,8 @@ def evaluate(
     bundle = read_bundle(run)
     spec, chosen = bundle.description.spec, devices.choose_device(device)
     loaded = foreign(data) if data else _unchanged(run.experiment, bundle.description.data_fingerprint)
-    images = _as_evaluated(loaded, split, spec)
+    ignore_unknown = isinstance(data, FolderConfig) and data.ignore_unknown_classes
+    images, left_out = _as_evaluated(loaded, split, spec, ignore_unknown)
     model = devices.place(bundle.build(), chosen)
     label = split if data is None else f"{split}-{data.label}-{digest(data)}"
     readings = run.count_reading(label, len(images))
@@ -100,6 +105,7 @@ def evaluate(
     evaluation, before, after = _measure(
         run.evaluation(label), label, found, bundle.description.temperature, spec, readings, images
     )
+    evaluation = replace(evaluation, left_out=left_out)
     predictions = _table(found, after, images, spec).encode("utf-8", "surrogateescape")
     durable.write_bytes(evaluation.folder / "predictions.csv", predictions)
     if draw:
@@ -119,26 +125,45 @@ def _unchanged(experiment: Experiment, fingerprint: str) -> DataSet:
     return data
 
 
-def _as_evaluated(data: DataSet, split: str, spec: DataSpec) -> Images:
-    """Return a split with the labels and the preprocessing of a model."""
-    images = data.split(split)
-    if data.spec.classes != spec.classes:
-        images = replace(images, labels=_matched(images.labels, data.spec.classes, spec.classes))
+def _as_evaluated(data: DataSet, split: str, spec: DataSpec, ignore_unknown: bool) -> tuple[Images, dict[str, int]]:
+    """Return a split with the labels and the preprocessing of a model, and how many images of which class it lacks."""
+    images, given, left_out = data.split(split), data.spec.classes, {}
+    if ignore_unknown:
+        images, left_out = _known(images, given, spec.classes)
+    else:
+        _check_known(given, spec.classes, isinstance(images, FileImages))
+    if given != spec.classes:
+        places = {name: place for place, name in enumerate(spec.classes)}
+        labels = np.array([places[given[label]] for label in images.labels], dtype=np.int64)
+        images = replace(images, labels=labels)
     if isinstance(images, FileImages):
-        return replace(images, spec=spec, canvas_size=0, unreadable={})
+        return replace(images, spec=spec, canvas_size=0, unreadable={}), left_out
     if images.images.shape[1] != spec.channels:
         raise DataError(f"the model takes {spec.channels} channels, these images have {images.images.shape[1]}")
-    return images
+    return images, left_out
 
 
-def _matched(labels: np.ndarray, given: Sequence[str], known: Sequence[str]) -> np.ndarray:
+def _known(images: Images, given: Sequence[str], known: Sequence[str]) -> tuple[Images, dict[str, int]]:
+    """Return the images of known classes, and the number of the others of each class."""
+    is_known = np.array([name in known for name in given])[images.labels]
+    if not is_known.any():
+        raise DataError(f"the model knows none of these classes: {_listed(given)}; it knows {_listed(known)}")
+    left_out = Counter(given[int(label)] for label in images.labels[~is_known])
+    return images.select(np.flatnonzero(is_known)), dict(left_out)
+
+
+def _check_known(given: Sequence[str], known: Sequence[str], can_ignore: bool) -> None:
     unknown = [name for name in given if name not in known]
     if unknown:
+        way_out = ". Rename its folder, or pass --ignore-unknown-classes" if can_ignore else ""
         raise DataError(
             f"the model does not know the class {unknown[0]!r}{did_you_mean(unknown[0], known)}; "
-            f"it knows {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}"
+            f"it knows {_listed(known)}{way_out}"
         )
-    return np.array([known.index(name) for name in given], dtype=np.int64)[labels]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
 
 
 def _measure(

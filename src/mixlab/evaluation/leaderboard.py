@@ -14,6 +14,7 @@ from mixlab.evaluation.paired import FEWEST_SEEDS, Difference, paired_difference
 from mixlab.experiment import Experiment
 from mixlab.models import catalogue
 from mixlab.run.folder import Run
+from mixlab.run.table import columns
 
 SPLIT = "test"
 
@@ -63,6 +64,22 @@ class Row(Config):
         values = self._values(what)
         return statistics.stdev(values) if len(values) > 1 else None
 
+    def cells(self) -> list[str]:
+        """Return the row as text for people, without its place."""
+        return [
+            self.name,
+            f"{self.parameters:,}",
+            f"{self.macs / 1e6:,.1f}",
+            *(self._spread(what) for what in ("validation_top1", "top1", "ece")),
+            f"{self.mean('images_per_second'):,.0f}" if self.runs else "failed",
+        ]
+
+    def _spread(self, what: str) -> str:
+        mean, deviation = self.mean(what), self.deviation(what)
+        if mean is None:
+            return ""
+        return f"{mean:.2%}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")
+
     def _values(self, what: str) -> list[float]:
         return [value for run in self.runs if (value := getattr(run, what)) is not None]
 
@@ -86,6 +103,12 @@ class Leaderboard(Config):
     rows: tuple[Row, ...]
     pairs: tuple[Pair, ...] = ()
     differing: dict[str, dict[str, Any]] = {}  # field -> row -> value, where the rows' experiments differ
+
+    def __str__(self) -> str:
+        """Return a table, the best row first, and the headline."""
+        headers = ["#", "model", "parameters", "M MACs", "val top-1", "test top-1", "ECE", "img/s"]
+        rows = [[place, *row.cells()] for place, row in enumerate(self.rows, 1)]
+        return f"{columns(headers, rows, right=[0, 2, 3, 4, 5, 6, 7])}\n{self.headline()}"
 
     @property
     def finished(self) -> tuple[Row, ...]:

@@ -27,6 +27,7 @@ from mixlab.models.layers import (
     check_patch,
     drop_path_rates,
     initialise,
+    unread_edge,
 )
 from mixlab.spec import DataSpec
 
@@ -59,6 +60,10 @@ class ConvMixerConfig(Config):
 
     def with_width(self, width: int) -> "ConvMixerConfig":
         return self.model_copy(update={"dim": width})
+
+    def unread_edge(self, image_size: int) -> int:
+        """Return how many pixels at the right, and as many at the bottom, are in no patch."""
+        return unread_edge(image_size, self.patch_size, self.patch_stride or self.patch_size, self.patch_padding)
 
     def build(self, spec: DataSpec) -> nn.Module:
         """Return the network with freshly drawn weights.

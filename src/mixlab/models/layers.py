@@ -127,6 +127,13 @@ def check_patch(patch_size: int, image_size: int) -> None:
         )
 
 
+def unread_edge(image_size: int, patch_size: int, stride: int, padding: int = 0) -> int:
+    """Return how many pixels at the right, and as many at the bottom, are in no patch."""
+    padded = image_size + 2 * padding
+    read = (padded - patch_size) // stride * stride + patch_size
+    return max(padded - read - padding, 0)
+
+
 def drop_path_rates(last: float, depth: int) -> list[float]:
     """Return the rate of each block: from 0 at the first, linearly, to `last` (Huang et al., 2016)."""
     return [last * place / max(depth - 1, 1) for place in range(depth)]

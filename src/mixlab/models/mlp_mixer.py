@@ -18,6 +18,7 @@ from mixlab.models.layers import (
     cut_patches,
     drop_path_rates,
     initialise,
+    unread_edge,
 )
 from mixlab.spec import DataSpec
 
@@ -45,6 +46,10 @@ class MLPMixerConfig(Config):
             if getattr(self, name)
         }
         return self.model_copy(update={"dim": width, **hidden})
+
+    def unread_edge(self, image_size: int) -> int:
+        """Return how many pixels at the right, and as many at the bottom, are in no patch."""
+        return unread_edge(image_size, self.patch_size, self.patch_size)
 
     def build(self, spec: DataSpec) -> nn.Module:
         """Return the network with freshly drawn weights.

@@ -25,6 +25,10 @@ class ResNetConfig(Config):
     def with_width(self, width: int) -> "ResNetConfig":
         return self.model_copy(update={"width": width})
 
+    def unread_edge(self, image_size: int) -> int:
+        """Return 0: windows overlap and read every pixel."""
+        return 0
+
     def build(self, spec: DataSpec) -> nn.Module:
         """Return the network with freshly drawn weights."""
         return ResNet(self, spec)

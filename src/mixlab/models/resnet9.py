@@ -23,6 +23,10 @@ class ResNet9Config(Config):
     def with_width(self, width: int) -> "ResNet9Config":
         return self.model_copy(update={"width": width})
 
+    def unread_edge(self, image_size: int) -> int:
+        """Return 0: windows overlap and read every pixel."""
+        return 0
+
     def build(self, spec: DataSpec) -> nn.Module:
         """Return the network with freshly drawn weights.
 

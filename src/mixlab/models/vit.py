@@ -27,6 +27,7 @@ from mixlab.models.layers import (
     cut_patches,
     drop_path_rates,
     initialise,
+    unread_edge,
 )
 from mixlab.spec import DataSpec
 
@@ -67,6 +68,10 @@ class ViTConfig(Config):
         dim = width if self.head_dim else max(round(width / self.heads), 1) * self.heads
         mlp_dim = max(round(self.mlp_dim * dim / self.dim), 1) if self.mlp_dim else 0
         return self.model_copy(update={"dim": dim, "mlp_dim": mlp_dim})
+
+    def unread_edge(self, image_size: int) -> int:
+        """Return how many pixels at the right, and as many at the bottom, are in no patch."""
+        return unread_edge(image_size, self.patch_size, self.patch_size)
 
     def build(self, spec: DataSpec) -> nn.Module:
         """Return the network with freshly drawn weights.

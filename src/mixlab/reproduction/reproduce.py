@@ -10,6 +10,7 @@ from pydantic import PositiveInt
 from mixlab.comparison.compose import ComparisonFile, compose_request
 from mixlab.comparison.request import ComparisonRequest
 from mixlab.config import flatten
+from mixlab.data import catalogue as data_sets
 from mixlab.errors import UsageError, did_you_mean
 from mixlab.evaluation.leaderboard import Leaderboard
 
@@ -74,8 +75,21 @@ def request_of(
     fields = dict(found.quick) if quick else {}
     only = fields.pop("only", list(found.variants))
     kept = {name: table for name, table in found.variants.items() if name in only}
+    if "data" in values:
+        values = {**values, "data": _lying_at(found, values["data"])}
     file = ComparisonFile(seeds=found.seeds, experiment=found.experiment, variants=kept)
     return compose_request(file, (), (), {**flatten(fields), **values}, overrides)
+
+
+def _lying_at(found: Reproduction, given: Any) -> dict[str, Any]:
+    """Return the data set of an experiment at another place; raises UsageError for another data set."""
+    name, fields = data_sets.expand(found.experiment["data"])["name"], data_sets.expand(given)
+    if fields["name"] == "folder":  # it may be the folder around a data set's own
+        return {**fields, "name": name}
+    if fields["name"] != name:
+        expected = "a folder of pictures" if name == "folder" else name
+        raise UsageError(f"this experiment is on {expected}, not on {fields['name']}; --data is where that lies")
+    return fields
 
 
 def beside(found: Reproduction, result: Leaderboard) -> list[Beside]:

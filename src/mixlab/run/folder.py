@@ -2,26 +2,24 @@
 
 import contextlib
 import json
-import os
-import platform
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from mixlab import durable
 from mixlab.config import Config, differences
+from mixlab.data.downloads import expand_user
 from mixlab.errors import MixlabError, RunError, did_you_mean
 from mixlab.experiment import Experiment, parse_experiment
-from mixlab.run.table import as_csv
+from mixlab.run.environment import environment
+from mixlab.run.table import as_csv, read_lines
 
 
 class Request(Config):
@@ -115,10 +113,10 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return one row for each finished epoch."""
-        return _read_lines(self.folder / "metrics.jsonl")
+        return read_lines(self.folder / "metrics.jsonl")
 
     def timings(self) -> list[dict[str, Any]]:
-        return _read_lines(self.folder / "timing.jsonl")
+        return read_lines(self.folder / "timing.jsonl")
 
     def add_metrics(self, row: Mapping[str, Any]) -> None:
         durable.append_line(self.folder / "metrics.jsonl", json.dumps(row))
@@ -164,7 +162,7 @@ class Run:
         return self.readings(split)
 
     def readings(self, split: str) -> int:
-        return sum(row["split"] == split for row in _read_lines(self.folder / "evaluation" / "readings.jsonl"))
+        return sum(row["split"] == split for row in read_lines(self.folder / "evaluation" / "readings.jsonl"))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -211,7 +209,7 @@ def find_run(place: str | Path, root: Path = Path("runs")) -> Run:
     Raises:
         RunError: where there is none.
     """
-    candidates = [Path(place).expanduser(), root / place]
+    candidates = [expand_user(str(place)), root / place]
     for candidate in candidates:
         if (candidate / "experiment.json").is_file():
             return Run(candidate)
@@ -255,26 +253,10 @@ def open_run(request: Request, name: str, root: Path, new: bool) -> Run:
         _refuse_other(run, request)
     elif folder.exists() and any(path.name != "lock" and path.suffix != ".partial" for path in folder.iterdir()):
         raise RunError(f"{folder} exists and is no run; choose another --name or --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make {folder}: {error.strerror}; choose another --out") from None
+    durable.make_folder(folder)
     if not (folder / "request.json").exists():
         durable.write_json(folder / "request.json", request.model_dump(mode="json"))
     return run
-
-
-def environment(device: str) -> dict[str, Any]:
-    """Return what bit-equality depends on besides the experiment."""
-    return {
-        "mixlab": version("mixlab"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-    }
 
 
 def _refuse_other(run: Run, request: Request) -> None:
@@ -294,15 +276,3 @@ def _numbered(folder: Path) -> Iterator[Path]:
     while True:
         yield folder.with_name(f"{folder.name}-{number}")
         number += 1
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:  # half a line of a killed writer
-            continue
-    return rows

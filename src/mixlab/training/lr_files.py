@@ -26,6 +26,7 @@ def write(folder: Path, experiment: Experiment, found: RangeTest) -> Path:
     Raises:
         RunError: where they cannot be written.
     """
+    durable.make_folder(folder)
     picture = folder / "lr_range.png"
     draw(picture, found, f"Range test: {label(experiment)}, {experiment.optimizer.name}, seed {experiment.seed}")
     columns = zip(found.rates, found.losses, found.raw_losses, strict=True)

@@ -20,7 +20,7 @@ from mixlab.config import Config
 from mixlab.data.catalogue import DataSet
 from mixlab.data.images import Batch
 from mixlab.data.loading import batches
-from mixlab.errors import TrainingError, UsageError
+from mixlab.errors import DataError, TrainingError, UsageError
 from mixlab.experiment import Experiment
 from mixlab.optim.optimizers import OptimizerConfig, SGDConfig
 from mixlab.training.progress import Screen
@@ -105,6 +105,7 @@ def measure(
     Raises:
         UsageError: where the rates would not rise.
         TrainingError: where not one finite loss was measured.
+        DataError: where not one picture can be read.
     """
     rates = sweep.rates(experiment.optimizer)
     taken, raw, smooth = [], [], []
@@ -159,16 +160,19 @@ def _steps(
     state.train_mode()
     order = _order(trial, len(data.train), len(rates))
     screen.start("range test", 0, len(rates))
-    started = time.perf_counter()
+    started, empty = time.perf_counter(), 0
     with contextlib.closing(batches(data.train, order, workers)) as found:
         for place, (rate, batch) in enumerate(zip(rates, found, strict=True), start=1):
-            if len(batch.indices) == 0:  # not one file of it can be read
+            if len(batch.indices) == 0:
+                empty += 1
                 continue
             loss = _loss_of_step(state, trial, data, device, batch, rate)
             if not math.isfinite(loss):
                 return
             yield rate, loss
             screen.advance(place * trial.batch_size / (time.perf_counter() - started))
+    if empty == len(rates):
+        raise DataError("not one picture of these steps can be read; mixlab data check names the reasons")
 
 
 def _first_state(experiment: Experiment, data: DataSet, device: torch.device) -> TrainState:

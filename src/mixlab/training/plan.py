@@ -41,6 +41,7 @@ class Plan:
     step_seconds: float  # measured
     evaluation_seconds: float  # of one epoch's validation, extrapolated
     memory_bytes: int  # model, optimiser, activations and images held; an estimate
+    unread_edge: int = 0  # pixels at the right, and as many at the bottom, that are in no patch
     range_test_steps: int = 0  # before step 0, that choose the learning rate; 0: it is given
 
     @property
@@ -55,11 +56,13 @@ class Plan:
     def lines(self) -> list[str]:
         """Return the plan for people."""
         held = f"{self.validation_images:,} validation, {self.test_images:,} test"
+        edge = f"{self.unread_edge} px of {self.image_size} at the right and bottom edge are in no patch"
         first = f"range test of {self.range_test_steps} steps before step 0, about {duration(self.range_test_seconds)}"
         return [
             f"data     {self.data}: {self.train_images:,} training, {held} images; "
             f"{self.classes} classes, {self.image_size} px",
             f"model    {self.model}: {self.parameters:,} parameters, {self.macs / 1e6:,.1f} M MACs per image",
+            *([f"note     {edge}"] if self.unread_edge else []),
             f"training {self.epochs:g} epochs, {self.steps:,} steps of {self.batch_size} images on {self.device}",
             *([f"lr       auto: {first}"] if self.range_test_steps else []),
             f"estimate {duration(self.seconds)}, {self.memory_bytes / 2**30:.1f} GiB of memory",
@@ -122,6 +125,7 @@ def make_plan(experiment: Experiment, data: DataSet, device: torch.device, worke
         step_seconds=step * batch,
         evaluation_seconds=forward * len(watched),
         memory_bytes=weights + activations + held_bytes(data.train) + held_bytes(data.validation),
+        unread_edge=experiment.model.unread_edge(size),
     )
 
 

@@ -7,7 +7,7 @@ from mixlab.data.images import FileImages, MemoryImages
 from mixlab.data.loading import in_memory
 from mixlab.errors import DataError
 from mixlab.experiment import Experiment
-from mixlab.run.folder import environment
+from mixlab.run.environment import environment
 from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from mixlab.data.downloads import expand_user
 from mixlab.errors import RunError
 from mixlab.models.layers import convert_projections
 from mixlab.run import bundle
@@ -64,7 +64,7 @@ def freeze(model: nn.Module, names: Iterable[str]) -> None:
 
 
 def _read(place: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    path = Path(place).expanduser()
+    path = expand_user(place)
     if path.is_file():
         if path.suffix != ".safetensors":
             raise RunError(f"{place} is not a .safetensors file; other formats can carry code and are not read")
