@@ -10,8 +10,9 @@ from PIL import Image
 
 from mixlab.comparison.compare import Comparison, compare
 from mixlab.comparison.compose import ComparisonFile, compose_request
+from mixlab.data.catalogue import DataSet
 from mixlab.errors import RunError
-from mixlab.evaluation.leaderboard import Failure, Pair, Row
+from mixlab.evaluation.leaderboard import Failure, Leaderboard, Pair, Row
 from mixlab.evaluation.metrics import reliability_of
 from mixlab.evaluation.paired import Difference
 from mixlab.experiment import parse_experiment
@@ -128,7 +129,7 @@ def bins():
         lambda name: charts.reliabilities({name: bins()}),
         lambda name: charts.recalls(["class"], {name: {"class": 0.5}}),
         lambda name: charts.recalls([name], {"model": {name: 0.5}}),
-        lambda name: charts.class_counts([name], {"train": [3]}),
+        lambda name: charts.class_counts([name], {"train": np.array([3])}),
     ],
 )
 def test_every_chart_writes_names_as_they_are(name: str, draw: Callable[[str], str]):
@@ -164,6 +165,33 @@ def test_a_row_without_a_run_still_tells_its_size(comparison: Comparison, tmp_pa
     row = re.findall(r"<td[^>]*>([^<]*)</td>", text[text.index("lost") - 40 : text.index("Failed:")])
     assert [each for each in row if each != "–"] == ["3", "lost", "12,345", "6.7 M", "failed"]
     assert "lost, seed 0: why" in text
+
+
+def with_unreadable(found: Leaderboard, name: str) -> Leaderboard:
+    """Return the leaderboard with a file that only the last run could not read."""
+    last = found.rows[-1]
+    runs = (*last.runs[:-1], last.runs[-1].model_copy(update={"unreadable": {name: "cut off"}}))
+    return found.model_copy(update={"rows": (*found.rows[:-1], last.model_copy(update={"runs": runs}))})
+
+
+def test_files_that_some_run_could_not_read_count_nowhere(comparison: Comparison, tmp_path: Path):
+    splits = comparison.runs("conv $a$")[0].read_splits()
+    sizes = f"{len(splits['train'])} train, {len(splits['validation'])} validation, {len(splits['test'])} test images"
+    assert comparison.report(tmp_path / "all.html").read_text().count(sizes) == 2
+    found = with_unreadable(comparison.leaderboard, splits["train"][0])
+    text = write_report(comparison.folder, found, tmp_path / "report.html").read_text()
+    assert text.count(sizes) == 0
+    assert text.count(sizes.replace(str(len(splits["train"])), str(len(splits["train"]) - 1), 1)) == 2
+    assert "1, left out" in text
+    assert html.escape(splits["train"][0]) in text
+
+
+def test_data_that_rows_share_is_loaded_once(comparison: Comparison, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    loaded = []
+    fingerprint = DataSet.fingerprint
+    monkeypatch.setattr(DataSet, "fingerprint", lambda data: loaded.append(data) or fingerprint(data))
+    comparison.report(tmp_path / "report.html")
+    assert len(loaded) == 1
 
 
 @pytest.mark.parametrize(("seeds", "covered"), [((3, 3), True), ((3, 2), False), ((2, 3), False), ((1, 1), False)])

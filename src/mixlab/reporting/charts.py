@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 from mixlab.evaluation.leaderboard import Leaderboard, Pair
 from mixlab.evaluation.metrics import ReliabilityBins
@@ -159,14 +160,14 @@ def recalls(classes: Sequence[str], by_model: Mapping[str, Mapping[str, float]])
         return svg()
 
 
-def class_counts(classes: Sequence[str], splits: Mapping[str, Sequence[int]]) -> Markup:
+def class_counts(classes: Sequence[str], splits: Mapping[str, NDArray[np.int64]]) -> Markup:
     """Draw how many images of each class each split has; the 60 first where there are more."""
     shown = list(classes)[:60]
     with figure(8.6, 0.9 + 0.24 * len(shown)) as (drawn, svg):
         axes = drawn.subplots()
         left = np.zeros(len(shown))
         for place, (split, counts) in enumerate(splits.items()):
-            values = np.array(counts[: len(shown)], dtype=float)
+            values = counts[: len(shown)]
             if values.any():
                 axes.barh(range(len(shown)), values, 0.72, left=left, color=SERIES[place], label=split)
                 left += values
