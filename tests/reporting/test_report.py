@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from mixlab.comparison.compare import Comparison, compare
@@ -140,6 +142,14 @@ def test_the_chart_of_costs_writes_names_as_they_are(comparison: Comparison):
     rows = [row.model_copy(update={"name": FORMULA}) for row in comparison.leaderboard.rows]
     drawn = charts.costs(comparison.leaderboard.model_copy(update={"rows": rows}))
     assert FORMULA in html.unescape(drawn)
+
+
+@given(st.floats(-3, 13), st.floats(0.398, 6))
+def test_a_logarithmic_axis_has_two_to_four_numbers_inside(start: float, decades: float):
+    low, high = 10**start, 10 ** (start + decades)
+    found = charts.round_numbers(low, high)
+    assert 2 <= len(found) <= 4
+    assert all(low <= each <= high for each in found)
 
 
 def test_charts_take_their_colours_from_the_page(text: str):

@@ -15,6 +15,7 @@ from mixlab.evaluation.pictures import short
 from mixlab.reporting.figures import INK, MUTED, PAPER, SERIES, clean, figure, look
 
 LONGEST = 32  # letters of a name in a legend or beside an axis
+LEAST = 1e-3  # of a cost, where the axis is logarithmic
 
 Curve = Sequence[tuple[float, float]]  # (epoch, value)
 
@@ -65,7 +66,7 @@ def costs(found: Leaderboard) -> Markup:
                 style = look(place) | {"linestyle": ""}
                 error = 100 * (row.deviation("top1") or 0)
                 axes.errorbar(
-                    max(cost(row), 1e-3),
+                    max(cost(row), LEAST),
                     100 * (row.mean("top1") or 0),
                     yerr=error or None,
                     capsize=3,
@@ -74,10 +75,12 @@ def costs(found: Leaderboard) -> Markup:
                     **style,
                 )
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(FixedLocator(round_numbers([cost(row) for row in found.finished])))
+            low, high = _limits([cost(row) for row in found.finished])
+            axes.set_xlim(low, high)
+            axes.xaxis.set_major_locator(FixedLocator(round_numbers(1.06 * low, high / 1.06)))
             axes.xaxis.set_major_formatter(FuncFormatter(compact))
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.margins(x=0.25, y=0.2)
+            axes.margins(y=0.2)
             clean(axes, name)
         panels[0].set_ylabel("test top-1, %")
         panels[0].set_ylim(top=min(panels[0].get_ylim()[1], 101))
@@ -188,15 +191,19 @@ def compact(value: float, place: Any = None) -> str:
     return f"{value:.3g}"
 
 
-def round_numbers(values: Sequence[float]) -> list[float]:
-    """Return two to four round numbers around positive values, for the ticks of a logarithmic axis."""
-    low, high = 0.6 * max(min(values), 1e-3), 1.7 * max(*values, 1e-3)
+def round_numbers(low: float, high: float) -> list[float]:
+    """Return two to four round numbers from `low` > 0 to `high` >= 2.5 x `low`, for the ticks of a logarithmic axis."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         found = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
         if len(found) > 1:
             return found[:: math.ceil(len(found) / 4)]
     return found
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of a logarithmic axis with room beside the values."""
+    return 0.6 * max(min(values), LEAST), 1.7 * max(*values, LEAST)
 
 
 def _label(name: str) -> str:

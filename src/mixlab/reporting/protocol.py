@@ -118,7 +118,7 @@ def _selection(experiment: Experiment) -> str:
 def _augmentation(experiment: Experiment) -> str:
     usual: Mapping[str, Any] = flatten(type(experiment.augmentation)().model_dump(mode="json"))
     found = flatten(experiment.augmentation.model_dump(mode="json"))
-    changed = [f"{key} {_value(value)}" for key, value in found.items() if value != usual[key]]
+    changed = [f"{key.replace('.', ' ')} {_value(value)}" for key, value in found.items() if value != usual[key]]
     return ", ".join(changed).replace("_", " ") or "none"
 
 

@@ -9,7 +9,7 @@ from mixlab.data.catalogue import DataSet
 from mixlab.data.images import Images
 from mixlab.evaluation import explanation, inference
 from mixlab.evaluation.evaluate import Prediction
-from mixlab.evaluation.leaderboard import Row
+from mixlab.evaluation.leaderboard import Row, counted
 from mixlab.experiment import Experiment
 from mixlab.reporting import charts, tiles
 from mixlab.reporting.material import Material
@@ -39,11 +39,14 @@ def disagreements(material: Material) -> Section | None:
                 lambda name, second=second: material.predictions[second.name][0][name],
             )
             count = _count(material, first.name, second.name)
-            text = (
-                f"{first.name} right, {second.name} wrong: {count:,} images over all seeds, {len(names):,} of them here"
-            )
+            text = f"{first.name} right, {second.name} wrong: {counted(count, 'image')}"
+            if len(material.leaderboard.seeds) > 1:
+                text += f" over all seeds, {len(names):,} of them with the first"
             parts.append(Markup("<h3>{}</h3>{}").format(text, shown))
-    about = "Shown are disagreements of the first seed; the caption is what the model that is wrong said."
+    about = (
+        f"The clearest disagreements of the first seed, at most {ARGUED} of each kind; the caption is what the model"
+        " that is wrong said."
+    )
     return (
         Section("disagreements", "Right for one, wrong for the other", about, Markup("").join(parts)) if parts else None
     )
@@ -114,24 +117,25 @@ def weights(material: Material) -> Section | None:
 def heat_maps(material: Material) -> Section | None:
     """Where each model looks, on the same images."""
     best = material.rows[0].name
-    names = _one_of_each_class(material.predictions[best][0], LOOKED_AT)
+    predictions = material.predictions[best][0]
+    names = _one_of_each_class(predictions, LOOKED_AT)
+    names.sort(key=lambda name: material.classes.index(predictions[name].label))
     seen = material.inputs(best, names)
     if seen is None:
         return None
-    rows = material.rows[:MODELS]
-    columns = [
-        [tiles.picture(pixels, name, width=96) for pixels, name in zip(inference.as_pixels(seen), names, strict=True)]
+    images = [
+        tiles.picture(pixels, name, width=96) for pixels, name in zip(inference.as_pixels(seen), names, strict=True)
     ]
-    columns += [column for row in rows if (column := _heat_column(material, row, names))]
-    header = ["image", *[f"{row.name} ({explanation.heat_map_kind(material.model(row.name))})" for row in rows]]
-    truth = [material.predictions[best][0][name].label for name in names]
+    columns = {"image": images}
+    for row in material.rows[:MODELS]:
+        columns |= _heat_column(material, row, names)
     lines = [
         Markup("<tr><th>{}</th>{}</tr>").format(
-            label, Markup("").join(Markup("<td>{}</td>").format(cell) for cell in line)
+            predictions[name].label, Markup("").join(Markup("<td>{}</td>").format(cell) for cell in line)
         )
-        for label, line in zip(truth, zip(*columns, strict=True), strict=True)
+        for name, line in zip(names, zip(*columns.values(), strict=True), strict=True)
     ]
-    head = Markup("").join(Markup("<th>{}</th>").format(each) for each in ["true class", *header])
+    head = Markup("").join(Markup("<th>{}</th>").format(each) for each in ["true class", *columns])
     body = Markup(
         '<div class="wide"><table class="plain"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
     ).format(head, Markup("").join(lines))
@@ -142,19 +146,21 @@ def heat_maps(material: Material) -> Section | None:
     return Section("looks", "What they look at", about, body)
 
 
-def _heat_column(material: Material, row: Row, names: Sequence[str]) -> list[Markup]:
+def _heat_column(material: Material, row: Row, names: Sequence[str]) -> dict[str, list[Markup]]:
+    """Return a column by its header, or none without the data."""
     found = material.inputs(row.name, names)
     if found is None:
-        return []
+        return {}
     predictions = material.predictions[row.name][0]
     classes = np.array([material.classes.index(predictions[name].predicted) for name in names])
     maps = explanation.heat_maps(material.model(row.name), found, classes)
+    several = maps[0].size > 1  # a last feature map of one place says nothing of places
+    kind = explanation.heat_map_kind(material.model(row.name)) if several else "one place: no map"
     shown = []
     for pixels, heat, name in zip(inference.as_pixels(found), maps, names, strict=True):
-        several = heat.size > 1  # a last feature map of one place says nothing of places
         picture = tiles.picture(tiles.heat(pixels, heat) if several else pixels, f"{row.name} on {name}", width=96)
         shown.append(Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(picture, _said(predictions[name])))
-    return shown
+    return {f"{row.name} ({kind})": shown}
 
 
 def _won(material: Material, first: str, second: str) -> list[str]:
