@@ -7,10 +7,15 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 from mixlab.evaluation.leaderboard import Leaderboard, Pair
 from mixlab.evaluation.metrics import ReliabilityBins
+from mixlab.evaluation.pictures import short
 from mixlab.reporting.figures import INK, MUTED, PAPER, SERIES, clean, figure, look
+
+LONGEST = 32  # letters of a name in a legend or beside an axis
+LEAST = 1e-3  # of a cost, where the axis is logarithmic
 
 Curve = Sequence[tuple[float, float]]  # (epoch, value)
 
@@ -33,7 +38,7 @@ def curves(
             mean = scale * values.mean(0)
             few = 7 if len(epochs) <= 24 else 0
             style = look(place) | ({} if few else {"marker": ""})
-            axes.plot(epochs, mean, **style, markersize=4, linewidth=1.6, label=name)
+            axes.plot(epochs, mean, **style, markersize=4, linewidth=1.6, label=_label(name))
             if len(values) > 1:
                 axes.fill_between(
                     epochs, scale * values.min(0), scale * values.max(0), color=SERIES[place % 8], alpha=0.18, lw=0
@@ -61,19 +66,21 @@ def costs(found: Leaderboard) -> Markup:
                 style = look(place) | {"linestyle": ""}
                 error = 100 * (row.deviation("top1") or 0)
                 axes.errorbar(
-                    max(cost(row), 1e-3),
+                    max(cost(row), LEAST),
                     100 * (row.mean("top1") or 0),
                     yerr=error or None,
                     capsize=3,
                     markersize=7,
-                    label=row.name,
+                    label=_label(row.name),
                     **style,
                 )
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(FixedLocator(round_numbers([cost(row) for row in found.finished])))
-            axes.xaxis.set_major_formatter(FuncFormatter(short))
+            low, high = _limits([cost(row) for row in found.finished])
+            axes.set_xlim(low, high)
+            axes.xaxis.set_major_locator(FixedLocator(round_numbers(1.06 * low, high / 1.06)))
+            axes.xaxis.set_major_formatter(FuncFormatter(compact))
             axes.xaxis.set_minor_locator(NullLocator())
-            axes.margins(x=0.25, y=0.2)
+            axes.margins(y=0.2)
             clean(axes, name)
         panels[0].set_ylabel("test top-1, %")
         panels[0].set_ylim(top=min(panels[0].get_ylim()[1], 101))
@@ -95,7 +102,9 @@ def differences(pairs: Sequence[Pair]) -> Markup:
             axes.plot([low, high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
             axes.plot(value, place, "o", color=colour, markerfacecolor=PAPER if noise else colour, markersize=6)
         axes.axvline(0, color=INK, linewidth=1)
-        axes.set_yticks(range(len(pairs)), [f"{pair.first} − {pair.second}" for pair in pairs])
+        axes.set_yticks(
+            range(len(pairs)), [f"{short(pair.first, LONGEST)} − {short(pair.second, LONGEST)}" for pair in pairs]
+        )
         axes.set_ylim(len(pairs) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         clean(axes, "difference in test top-1, points (line: 95 % interval; open circle: within noise)")
@@ -122,7 +131,9 @@ def reliabilities(bins: Mapping[str, ReliabilityBins]) -> Markup:
                 color=SERIES[place % 8],
                 zorder=3,
             )
-            axes.set(xlim=(0, 103), ylim=(0, 103), aspect="equal", title=f"{_short(name)}\nECE {100 * found.ece:.1f} %")
+            axes.set(
+                xlim=(0, 103), ylim=(0, 103), aspect="equal", title=f"{short(name, 24)}\nECE {100 * found.ece:.1f} %"
+            )
             clean(axes)
         for axes in list(panels)[len(bins) :]:
             axes.set_axis_off()
@@ -144,26 +155,26 @@ def recalls(classes: Sequence[str], by_model: Mapping[str, Mapping[str, float]])
             points = [(100 * found[name], line) for line, name in enumerate(hardest) if name in found]
             style = look(place) | {"linestyle": ""}
             shares, lines = zip(*points, strict=True)
-            axes.plot(shares, lines, **style, markersize=6, alpha=0.9, label=model, clip_on=False)
-        axes.set_yticks(range(len(hardest)), [_short(name, 28) for name in hardest])
+            axes.plot(shares, lines, **style, markersize=6, alpha=0.9, label=_label(model), clip_on=False)
+        axes.set_yticks(range(len(hardest)), [short(name, 28) for name in hardest])
         axes.set_ylim(len(hardest) - 0.5, -0.5)
         clean(axes, "recall, % (mean over seeds)")
         drawn.legend(loc="outside upper center", ncols=min(len(by_model), 4))
         return svg()
 
 
-def class_counts(classes: Sequence[str], splits: Mapping[str, Sequence[int]]) -> Markup:
+def class_counts(classes: Sequence[str], splits: Mapping[str, NDArray[np.int64]]) -> Markup:
     """Draw how many images of each class each split has; the 60 first where there are more."""
     shown = list(classes)[:60]
     with figure(8.6, 0.9 + 0.24 * len(shown)) as (drawn, svg):
         axes = drawn.subplots()
         left = np.zeros(len(shown))
         for place, (split, counts) in enumerate(splits.items()):
-            values = np.array(counts[: len(shown)], dtype=float)
+            values = counts[: len(shown)]
             if values.any():
                 axes.barh(range(len(shown)), values, 0.72, left=left, color=SERIES[place], label=split)
                 left += values
-        axes.set_yticks(range(len(shown)), [_short(name, 28) for name in shown])
+        axes.set_yticks(range(len(shown)), [short(name, 28) for name in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:,.0f}"))
@@ -172,7 +183,7 @@ def class_counts(classes: Sequence[str], splits: Mapping[str, Sequence[int]]) ->
         return svg()
 
 
-def short(value: float, place: Any = None) -> str:
+def compact(value: float, place: Any = None) -> str:
     """Return a large number as "1.2 M"."""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
@@ -180,9 +191,8 @@ def short(value: float, place: Any = None) -> str:
     return f"{value:.3g}"
 
 
-def round_numbers(values: Sequence[float]) -> list[float]:
-    """Return two to four round numbers around positive values, for the ticks of a logarithmic axis."""
-    low, high = 0.6 * max(min(values), 1e-3), 1.7 * max(*values, 1e-3)
+def round_numbers(low: float, high: float) -> list[float]:
+    """Return two to four round numbers from `low` > 0 to `high` >= 2.5 x `low`, for the ticks of a logarithmic axis."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         found = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
@@ -191,11 +201,18 @@ def round_numbers(values: Sequence[float]) -> list[float]:
     return found
 
 
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of a logarithmic axis with room beside the values."""
+    return 0.6 * max(min(values), LEAST), 1.7 * max(*values, LEAST)
+
+
+def _label(name: str) -> str:
+    """Return a name for a legend, which would leave out one that begins with an underscore."""
+    text = short(name, LONGEST)
+    return f" {text}" if text.startswith("_") else text
+
+
 def _aligned(seeds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     """Return the epochs that every seed has, and the values (seeds, epochs)."""
     common = sorted(set.intersection(*({epoch for epoch, _ in curve} for curve in seeds))) if seeds else []
     return np.array(common), np.array([[dict(curve)[epoch] for epoch in common] for curve in seeds])
-
-
-def _short(name: str, longest: int = 24) -> str:
-    return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"

@@ -1,38 +1,27 @@
 """What a report is made of: run folders, their predictions, and the images that they were measured on."""
 
-import csv
-import functools
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mixlab.config import digest
 from mixlab.data.catalogue import DataSet
 from mixlab.data.images import Images
 from mixlab.errors import MixlabError
 from mixlab.evaluation import inference
+from mixlab.evaluation.evaluate import Prediction, read_predictions
 from mixlab.evaluation.leaderboard import SPLIT, Leaderboard, Row
 from mixlab.evaluation.metrics import ReliabilityBins, reliability_of
+from mixlab.experiment import Experiment
 from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a run said of one test image."""
-
-    label: str
-    predicted: str
-    confidence: float
-
-    @property
-    def right(self) -> bool:
-        return self.label == self.predicted
+Loaded = tuple[DataSet, str]  # with its fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +31,8 @@ class Material:
     folder: Path  # of the comparison, or of the one run
     leaderboard: Leaderboard
     runs: Mapping[str, Sequence[Run]]  # row -> its finished runs, by seed
+    _data: dict[tuple[str, int, str], Loaded | None] = field(default_factory=dict)
+    _models: dict[str, nn.Module] = field(default_factory=dict)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -50,29 +41,35 @@ class Material:
     def first_run(self, row: str) -> Run:
         return self.runs[row][0]
 
-    @functools.cached_property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
         return read_bundle(self.first_run(self.rows[0].name)).description.spec.classes
 
-    @functools.cache  # noqa: B019
-    def predictions(self, row: str) -> tuple[dict[str, Prediction], ...]:
-        """Return what each run of a row said, by image."""
-        return tuple(_predictions(run) for run in self.runs[row])
+    @cached_property
+    def unreadable(self) -> dict[str, str]:
+        """Return the files that some run could not read, with the reasons."""
+        return {name: reason for row in self.rows for each in row.runs for name, reason in each.unreadable.items()}
 
-    @functools.cache  # noqa: B019
+    @cached_property
+    def predictions(self) -> Mapping[str, Sequence[Mapping[str, Prediction]]]:
+        """Return what each run of each row said of the test images, by row, run and image."""
+        return {row: [read_predictions(run, SPLIT) for run in runs] for row, runs in self.runs.items()}
+
     def data(self, row: str) -> DataSet | None:
         """Return the data of a row's first run, or None where it is no longer there or is another one."""
         run = self.first_run(row)
-        try:
-            data = run.experiment.data.load(run.experiment.seed, run.experiment.protocol == "honest")
-        except MixlabError:
-            return None
-        return data if data.fingerprint() == run.read_splits()["fingerprint"] else None
+        experiment = run.experiment
+        key = (digest(experiment.data), experiment.seed, experiment.protocol)
+        if key not in self._data:
+            self._data[key] = _load(experiment)
+        found = self._data[key]
+        return found[0] if found and found[1] == run.read_splits()["fingerprint"] else None
 
-    @functools.cache  # noqa: B019
     def model(self, row: str) -> nn.Module:
         """Return the trained network of a row's first run, on the CPU."""
-        return read_bundle(self.first_run(row)).build()
+        if row not in self._models:
+            self._models[row] = read_bundle(self.first_run(row)).build()
+        return self._models[row]
 
     def confusion(self, row: str) -> NDArray[np.int64]:
         """Return the confusion (true, predicted) summed over a row's seeds."""
@@ -80,7 +77,7 @@ class Material:
 
     def bins(self, row: str) -> ReliabilityBins:
         """Return all predictions of a row's seeds, sorted by confidence."""
-        everything = [each for found in self.predictions(row) for each in found.values()]
+        everything = [each for found in self.predictions[row] for each in found.values()]
         confidence = np.array([each.confidence for each in everything])
         return reliability_of(confidence, np.array([each.right for each in everything]))
 
@@ -97,15 +94,13 @@ class Material:
         return inference.as_input(batch.images, data.spec) if len(batch.indices) == len(names) else None
 
 
-def _predictions(run: Run) -> dict[str, Prediction]:
-    rows = csv.DictReader(io.StringIO(run.predictions(SPLIT)))
-    return {row["image"]: Prediction(row["class"], row["predicted"], float(row["confidence"])) for row in rows}
+def _load(experiment: Experiment) -> Loaded | None:
+    try:
+        data = experiment.data.load(experiment.seed, experiment.protocol == "honest")
+    except MixlabError:
+        return None
+    return data, data.fingerprint()
 
 
 def _places(images: Images) -> dict[str, int]:
     return {name: place for place, name in enumerate(images.names)}
-
-
-def uint8(inputs: Tensor) -> NDArray[np.uint8]:
-    """Return images (n, channels, height, width) in [0, 1] as (n, height, width, channels), 0 to 255."""
-    return (inputs * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

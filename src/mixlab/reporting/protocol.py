@@ -6,6 +6,7 @@ from typing import Any
 from markupsafe import Markup
 
 from mixlab.config import flatten
+from mixlab.evaluation.leaderboard import counted
 from mixlab.evaluation.paired import FEWEST_SEEDS
 from mixlab.experiment import Experiment
 from mixlab.reporting.material import Material
@@ -19,11 +20,9 @@ def protocol(material: Material) -> Section:
     found, run = material.leaderboard, material.first_run(material.rows[0].name)
     experiment, environment, splits = run.experiment, run.read_environment(), run.read_splits()
     readings = [each.readings for row in material.rows for each in row.runs]
-    unreadable = {
-        name: reason for row in material.rows for each in row.runs for name, reason in each.unreadable.items()
-    }
     sizes = ", ".join(
-        f"{sum(image not in unreadable for image in splits[name]):,} {name}" for name in ("train", "validation", "test")
+        f"{sum(image not in material.unreadable for image in splits[name]):,} {name}"
+        for name in ("train", "validation", "test")
     )
     facts = {
         "data": f"{found.data}: {sizes} images; fingerprint {splits['fingerprint'][:12]}",
@@ -33,7 +32,7 @@ def protocol(material: Material) -> Section:
         "kept equal for a seed": "split, order of the images, augmentation",
         "test images read": _times(readings),
         "batch size, precision": f"{experiment.batch_size}, {experiment.precision}",
-        **({"files that cannot be read": _listed(unreadable)} if unreadable else {}),
+        **({"files that cannot be read": _listed(material.unreadable)} if material.unreadable else {}),
         "augmentation": _augmentation(experiment),
         "optimiser, schedule": f"{experiment.optimizer.name}, {experiment.schedule.name}",
         "machine": ", ".join(f"{key} {value}" for key, value in environment.items()),
@@ -76,8 +75,7 @@ def _threats(material: Material) -> Iterator[str]:
             + "."
         )
     if len(found.seeds) < FEWEST_SEEDS:
-        given = "One seed" if len(found.seeds) == 1 else f"{len(found.seeds)} seeds"
-        yield f"{given}: how much training varies is not known; give --seeds 3 or more."
+        yield f"{counted(len(found.seeds), 'seed')}: how much training varies is not known; give --seeds 3 or more."
     if len(found.pairs) > 1:
         yield f"{len(found.pairs)} pairs are compared, each at 95 %: of 20 such claims between equals one is false."
     if "optimizer.learning_rate" not in found.differing and len(found.rows) > 1:
@@ -120,7 +118,7 @@ def _selection(experiment: Experiment) -> str:
 def _augmentation(experiment: Experiment) -> str:
     usual: Mapping[str, Any] = flatten(type(experiment.augmentation)().model_dump(mode="json"))
     found = flatten(experiment.augmentation.model_dump(mode="json"))
-    changed = [f"{key} {_value(value)}" for key, value in found.items() if value != usual[key]]
+    changed = [f"{key.replace('.', ' ')} {_value(value)}" for key, value in found.items() if value != usual[key]]
     return ", ".join(changed).replace("_", " ") or "none"
 
 

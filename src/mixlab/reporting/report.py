@@ -10,7 +10,7 @@ from markupsafe import Markup
 from mixlab import durable
 from mixlab.errors import RunError
 from mixlab.evaluation import leaderboard as leaderboards
-from mixlab.evaluation.leaderboard import SPLIT, Leaderboard
+from mixlab.evaluation.leaderboard import SPLIT, Leaderboard, counted
 from mixlab.models.catalogue import published_name
 from mixlab.reporting import protocol, section_images, sections
 from mixlab.reporting.material import Material
@@ -67,7 +67,7 @@ def write_run_report(run: Run, path: Path | None = None) -> Path:
     found = Leaderboard(
         data=experiment.data.label,
         protocol=experiment.protocol,
-        budget=f"{experiment.epochs:g} epochs",
+        budget=counted(experiment.epochs, "epoch"),
         seeds=(experiment.seed,),
         rows=(leaderboards.row_of(name, experiment, run.summary["parameters"], run.summary["macs"], [run], []),),
     )
@@ -77,7 +77,7 @@ def write_run_report(run: Run, path: Path | None = None) -> Path:
 def _write(material: Material, path: Path) -> Path:
     found = material.leaderboard
     names = " · ".join(row.name for row in material.rows)
-    shown = names if len(names) <= LONGEST_TITLE else f"{len(material.rows)} models"
+    shown = names if len(names) <= LONGEST_TITLE else counted(len(material.rows), "model")
     durable.write_bytes(path, _page(f"{shown} on {found.data}", material).encode())
     return path
 
@@ -88,8 +88,8 @@ def _page(title: str, material: Material) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     found = material.leaderboard
     facts = [
-        f"{len(found.rows)} {'model' if len(found.rows) == 1 else 'models'}",
-        _seeds(found),
+        counted(len(found.rows), "model"),
+        f"{counted(len(found.seeds), 'seed')}: {', '.join(map(str, found.seeds))}",
         found.budget,
         f"protocol: {found.protocol}",
     ]
@@ -104,8 +104,3 @@ def _page(title: str, material: Material) -> str:
 
 def _style() -> str:
     return (importlib.resources.files("mixlab.reporting") / "report.css").read_text(encoding="utf-8")
-
-
-def _seeds(found: Leaderboard) -> str:
-    listed = ", ".join(map(str, found.seeds))
-    return f"seed {listed}" if len(found.seeds) == 1 else f"seeds {listed}"

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import torch
 from markupsafe import Markup
 
-from mixlab.data.augmentation import augment, draw
 from mixlab.data.catalogue import DataSet
+from mixlab.data.images import Images
 from mixlab.evaluation import explanation, inference
-from mixlab.evaluation.leaderboard import Row
+from mixlab.evaluation.evaluate import Prediction
+from mixlab.evaluation.leaderboard import Row, counted
 from mixlab.experiment import Experiment
 from mixlab.reporting import charts, tiles
-from mixlab.reporting.material import Material, Prediction, uint8
+from mixlab.reporting.material import Material
 from mixlab.reporting.sections import Section
 
 ARGUED = 10  # images shown of each side of a disagreement
@@ -36,14 +36,17 @@ def disagreements(material: Material) -> Section | None:
                 material,
                 first.name,
                 names[:ARGUED],
-                lambda name, second=second: material.predictions(second.name)[0][name],
+                lambda name, second=second: material.predictions[second.name][0][name],
             )
             count = _count(material, first.name, second.name)
-            text = (
-                f"{first.name} right, {second.name} wrong: {count:,} images over all seeds, {len(names):,} of them here"
-            )
+            text = f"{first.name} right, {second.name} wrong: {counted(count, 'image')}"
+            if len(material.leaderboard.seeds) > 1:
+                text += f" over all seeds, {len(names):,} of them with the first"
             parts.append(Markup("<h3>{}</h3>{}").format(text, shown))
-    about = "Shown are disagreements of the first seed; the caption is what the model that is wrong said."
+    about = (
+        f"The clearest disagreements of the first seed, at most {ARGUED} of each kind; the caption is what the model"
+        " that is wrong said."
+    )
     return (
         Section("disagreements", "Right for one, wrong for the other", about, Markup("").join(parts)) if parts else None
     )
@@ -52,7 +55,7 @@ def disagreements(material: Material) -> Section | None:
 def mistakes(material: Material) -> Section | None:
     """The surest mistakes of the best model."""
     best = material.rows[0].name
-    found = material.predictions(best)[0]
+    found = material.predictions[best][0]
     wrong = sorted((name for name in found if not found[name].right), key=lambda name: -found[name].confidence)
     if not wrong or material.data(best) is None:
         return None
@@ -72,13 +75,13 @@ def data(material: Material) -> Section | None:
             "data", "The data", "The data is no longer where it was, or has changed: no pictures.", Markup("")
         )
     counts = {
-        name: np.bincount(images.labels, minlength=found.spec.num_classes).tolist()
+        name: np.bincount(images.labels[_readable(material, images)], minlength=found.spec.num_classes)
         for name, images in found.splits.items()
     }
     parts = [Markup("<h3>Images of each class</h3>"), charts.class_counts(found.spec.classes, counts)]
-    parts += [Markup("<h3>A batch as {} sees it</h3>").format(best), _batch(found, experiment)]
+    parts += [Markup("<h3>A batch as {} sees it</h3>").format(best), _batch(material, found, experiment)]
     parts += _cut(material, found)
-    sizes = ", ".join(f"{len(images):,} {name}" for name, images in found.splits.items())
+    sizes = ", ".join(f"{count.sum():,} {name}" for name, count in counts.items())
     about = f"{material.leaderboard.data}: {sizes} images."
     return Section("data", "The data", about, Markup("").join(parts))
 
@@ -114,22 +117,25 @@ def weights(material: Material) -> Section | None:
 def heat_maps(material: Material) -> Section | None:
     """Where each model looks, on the same images."""
     best = material.rows[0].name
-    names = _one_of_each_class(material.predictions(best)[0], LOOKED_AT)
+    predictions = material.predictions[best][0]
+    names = _one_of_each_class(predictions, LOOKED_AT)
+    names.sort(key=lambda name: material.classes.index(predictions[name].label))
     seen = material.inputs(best, names)
     if seen is None:
         return None
-    rows = material.rows[:MODELS]
-    columns = [[tiles.picture(pixels, name, width=96) for pixels, name in zip(uint8(seen), names, strict=True)]]
-    columns += [column for row in rows if (column := _heat_column(material, row, names))]
-    header = ["image", *[f"{row.name} ({explanation.heat_map_kind(material.model(row.name))})" for row in rows]]
-    truth = [material.predictions(best)[0][name].label for name in names]
+    images = [
+        tiles.picture(pixels, name, width=96) for pixels, name in zip(inference.as_pixels(seen), names, strict=True)
+    ]
+    columns = {"image": images}
+    for row in material.rows[:MODELS]:
+        columns |= _heat_column(material, row, names)
     lines = [
         Markup("<tr><th>{}</th>{}</tr>").format(
-            label, Markup("").join(Markup("<td>{}</td>").format(cell) for cell in line)
+            predictions[name].label, Markup("").join(Markup("<td>{}</td>").format(cell) for cell in line)
         )
-        for label, line in zip(truth, zip(*columns, strict=True), strict=True)
+        for name, line in zip(names, zip(*columns.values(), strict=True), strict=True)
     ]
-    head = Markup("").join(Markup("<th>{}</th>").format(each) for each in ["true class", *header])
+    head = Markup("").join(Markup("<th>{}</th>").format(each) for each in ["true class", *columns])
     body = Markup(
         '<div class="wide"><table class="plain"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
     ).format(head, Markup("").join(lines))
@@ -140,24 +146,26 @@ def heat_maps(material: Material) -> Section | None:
     return Section("looks", "What they look at", about, body)
 
 
-def _heat_column(material: Material, row: Row, names: Sequence[str]) -> list[Markup]:
+def _heat_column(material: Material, row: Row, names: Sequence[str]) -> dict[str, list[Markup]]:
+    """Return a column by its header, or none without the data."""
     found = material.inputs(row.name, names)
     if found is None:
-        return []
-    predictions = material.predictions(row.name)[0]
+        return {}
+    predictions = material.predictions[row.name][0]
     classes = np.array([material.classes.index(predictions[name].predicted) for name in names])
     maps = explanation.heat_maps(material.model(row.name), found, classes)
+    several = maps[0].size > 1  # a last feature map of one place says nothing of places
+    kind = explanation.heat_map_kind(material.model(row.name)) if several else "one place: no map"
     shown = []
-    for pixels, heat, name in zip(uint8(found), maps, names, strict=True):
-        several = heat.size > 1  # a last feature map of one place says nothing of places
+    for pixels, heat, name in zip(inference.as_pixels(found), maps, names, strict=True):
         picture = tiles.picture(tiles.heat(pixels, heat) if several else pixels, f"{row.name} on {name}", width=96)
         shown.append(Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(picture, _said(predictions[name])))
-    return shown
+    return {f"{row.name} ({kind})": shown}
 
 
 def _won(material: Material, first: str, second: str) -> list[str]:
     """Return the images that the first gets right more often than the second, the clearest first."""
-    ours, theirs = material.predictions(first), material.predictions(second)
+    ours, theirs = material.predictions[first], material.predictions[second]
     names = set(ours[0]).intersection(*ours, *theirs)
     margin = {
         name: sum(each[name].right for each in ours) / len(ours)
@@ -181,7 +189,7 @@ def _gallery(material: Material, row: str, names: Sequence[str], said: Callable[
     if found is None:
         return Markup("")
     shown = []
-    for pixels, name in zip(uint8(found), names, strict=True):
+    for pixels, name in zip(inference.as_pixels(found), names, strict=True):
         prediction = said(name)
         caption = Markup("{}<br>is {}").format(_said(prediction), prediction.label)
         shown.append(
@@ -199,19 +207,17 @@ def _said(prediction: Prediction) -> Markup:
     )
 
 
-def _batch(found: DataSet, experiment: Experiment) -> Markup:
-    """Draw the first batch of step 0, augmented, with its targets."""
-    indices = np.linspace(0, len(found.train) - 1, min(BATCH, len(found.train))).astype(np.int64)
-    batch = found.train.batch(indices)
-    floats = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
-    targets = torch.nn.functional.one_hot(batch.labels, found.spec.num_classes).float()
-    draws = draw(experiment.augmentation, found.spec.image_size, len(batch.labels), experiment.seed, 0)
-    images, mixed = augment(experiment.augmentation, found.spec, floats, targets, draws)
+def _batch(material: Material, found: DataSet, experiment: Experiment) -> Markup:
+    """Draw images spread over the training set as step 0 would augment them, with their targets."""
+    readable = _readable(material, found.train)
+    spread = np.linspace(0, len(readable) - 1, min(BATCH, len(readable))).astype(np.int64)
+    batch = found.train.batch(readable[spread])
+    images, targets = inference.as_training_input(experiment, found.spec, batch.images, batch.labels, step=0)
     shown = [
         Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
             tiles.picture(pixels, "training image", width=72), _target(target, found.spec.classes)
         )
-        for pixels, target in zip(uint8(images), mixed.numpy(), strict=True)
+        for pixels, target in zip(inference.as_pixels(images), targets.numpy(), strict=True)
     ]
     return Markup('<div class="gallery">{}</div>').format(Markup("").join(shown))
 
@@ -226,8 +232,9 @@ def _target(target: np.ndarray, classes: Sequence[str]) -> str:
 
 def _cut(material: Material, found: DataSet) -> list[Markup]:
     """Draw one validation (or training) image cut into the patches of each model that has patches."""
-    split = found.validation if len(found.validation) else found.train
-    pixels = uint8(inference.as_input(split.batch(np.array([0])).images, found.spec))[0]
+    split = found.validation if len(_readable(material, found.validation)) else found.train
+    first = split.batch(_readable(material, split)[:1]).images
+    pixels = inference.as_pixels(inference.as_input(first, found.spec))[0]
     sizes: dict[tuple[int, int], list[str]] = {}
     for row in material.rows:
         config = material.first_run(row.name).experiment.model
@@ -243,6 +250,11 @@ def _cut(material: Material, found: DataSet) -> list[Markup]:
         for (patch, stride), names in sorted(sizes.items())
     ]
     return [*parts, Markup('<div class="flow">{}</div>').format(Markup("").join(figures))] if figures else []
+
+
+def _readable(material: Material, images: Images) -> np.ndarray:
+    """Return the places of the images that every run could read."""
+    return np.flatnonzero([name not in material.unreadable for name in images.names])
 
 
 def _strip(kernels: np.ndarray, name: str) -> Markup:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from mixlab.evaluation.leaderboard import SPLIT, Row
+from mixlab.evaluation.leaderboard import SPLIT, Pair, Row, counted
 from mixlab.reporting import charts
 from mixlab.reporting.material import Material
 
@@ -42,7 +42,7 @@ def standings(material: Material) -> Section:
     failed = [f"{row.name}, seed {failure.seed}: {failure.reason}" for row in rows for failure in row.failures]
     notes = Markup('<p class="bad">Failed: {}</p>').format("; ".join(failed)) if failed else Markup("")
     about = (
-        f"Mean ± standard deviation over {_seeds(material)}. Ranked by "
+        f"Mean ± standard deviation over {counted(len(material.leaderboard.seeds), 'seed')}. Ranked by "
         f"{'validation' if rows[0].mean('validation_top1') is not None else 'test'} accuracy. The interval is Wilson's "
         "for the test images of the first seed's run; MACs are multiply-accumulates of one image."
     )
@@ -66,14 +66,18 @@ def differences(material: Material) -> Section | None:
         cells.append(
             (f"{pair.first} − {pair.second}", f"{100 * found.value:+.2f} points", interval, by_seed, *images, verdict)
         )
-    covers = "other seeds and other images" if pairs[0].difference.speaks_of_training else "other images only"
-    about = (
-        f"Paired on the same {pairs[0].difference.images:,} test images"
-        f"{' and the same seeds' if pairs[0].difference.seeds > 1 else ''}. The intervals cover {covers}."
-        f"{material.leaderboard.caution()}"
-    )
+    caution = material.leaderboard.caution()
+    covers = "other images" if caution else "other seeds and other images"
+    about = f"Paired on {_paired(pairs)}. The intervals cover {covers}.{caution}"
     shown = charts.differences(pairs[:30])
     return Section("differences", "Which differences hold", about, shown + table(header, cells, numbers=range(1, 6)))
+
+
+def _paired(pairs: Sequence[Pair]) -> str:
+    images = sorted({pair.difference.images for pair in pairs})
+    several = f"{images[0]:,} to " if len(images) > 1 else ""
+    seeds = " and the same seeds" if any(pair.difference.seeds > 1 for pair in pairs) else ""
+    return f"the same {several}{images[-1]:,} test images{seeds}"
 
 
 def curves(material: Material) -> Section:
@@ -157,13 +161,15 @@ def spread(row: Row, what: str, unit: str = "%") -> str:
 
 
 def _standing(place: int, row: Row, material: Material, columns: Sequence[str]) -> tuple[object, ...]:
-    if not row.runs:
-        return (place, row.name, *["–"] * (len(columns) - 1), "failed")
+    values = {"parameters": f"{row.parameters:,}", "MACs": charts.compact(row.macs)}
+    values |= _measured(row, material) if row.runs else {"training": "failed"}
+    return (place, row.name, *(values.get(column, "–") for column in columns))
+
+
+def _measured(row: Row, material: Material) -> dict[str, str]:
     top1 = material.first_run(row.name).measured(SPLIT)["top1"]
     seconds = row.mean("seconds") or 0.0
-    values = {
-        "parameters": f"{row.parameters:,}",
-        "MACs": charts.short(row.macs),
+    return {
         "validation top-1": spread(row, "validation_top1"),
         "test top-1": spread(row, "top1"),
         "95 %, first seed": f"{100 * top1['low']:.2f} to {100 * top1['high']:.2f}",
@@ -172,12 +178,6 @@ def _standing(place: int, row: Row, material: Material, columns: Sequence[str]) 
         "images / s": f"{row.mean('images_per_second'):,.0f}",
         "training": f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 60:,.0f} min",
     }
-    return (place, row.name, *(values[column] for column in columns))
-
-
-def _seeds(material: Material) -> str:
-    count = len(material.leaderboard.seeds)
-    return "one seed" if count == 1 else f"{count} seeds"
 
 
 def _curves(material: Material, row: Row, key: str) -> list[list[tuple[float, float]]]:

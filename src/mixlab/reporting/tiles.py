@@ -5,9 +5,12 @@ import io
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
+
+from mixlab.evaluation.inference import as_pixels
 
 Pixels = NDArray[np.uint8]  # (height, width, 1, 3 or 4)
 GAP = 4  # pixels between tiles
@@ -30,11 +33,6 @@ def picture(pixels: Pixels, alt: str, width: int = 0) -> Markup:
     )
 
 
-def as_pixels(images: NDArray[np.floating]) -> Pixels:
-    """Return images (n, channels, height, width) with values in [0, 1] as (n, height, width, channels)."""
-    return (images.clip(0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
-
-
 def patches(pixels: Pixels, patch_size: int, stride: int) -> Pixels:
     """Cut an image into its patches, with transparent gaps between them."""
     side = pixels.shape[0]
@@ -49,7 +47,7 @@ def filters(weights: NDArray[np.float32], columns: int = 16, most: int = 96) -> 
     shown = weights[:most]
     largest = np.abs(shown).max((1, 2, 3), keepdims=True).clip(1e-12)
     if shown.shape[1] == 3:
-        tiles = list(as_pixels(0.5 + shown / largest / 2))
+        tiles = list(as_pixels(torch.from_numpy(0.5 + shown / largest / 2)))
     else:
         tiles = [_diverging(each.mean(0)) for each in shown / largest]
     return _sheet(_lines([_enlarge(tile, max(1, 28 // tile.shape[0])) for tile in tiles], columns))
