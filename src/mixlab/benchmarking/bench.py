@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from torch import nn
 
 from mixlab import devices, durable
@@ -14,10 +15,10 @@ from mixlab.benchmarking import contenders, measure
 from mixlab.benchmarking.contenders import Batch
 from mixlab.benchmarking.measure import Ceilings, Failed, Result
 from mixlab.evaluation import pictures
-from mixlab.kernels import library
 from mixlab.models import inspection
 from mixlab.run.environment import environment
 
+TICKS = [digit * 10.0**power for power in range(-3, 9) for digit in (1, 2, 5)]
 SIZES = {"float32": 4, "bfloat16": 2}  # bytes of a number
 
 
@@ -88,17 +89,17 @@ def bench(
         )
     numbers = measure.numbers_of_layers(model, channels, image_size)
     work = Work(name, inspection.parameters(model), macs, numbers, image_size, batch_size, str(chosen), rounds)
-    return Bench(work, {**environment(""), "kernels": library.describe()}, found_ceilings, results, failed)
+    return Bench(work, environment(str(chosen)), found_ceilings, results, failed)
 
 
 def write(folder: Path, found: Bench) -> None:
     """Write bench.json and roofline.png."""
     folder.mkdir(parents=True, exist_ok=True)
     durable.write_json(folder / "bench.json", found.as_json())
-    roofline(folder / "roofline.png", found)
+    draw_roofline(folder / "roofline.png", found)
 
 
-def roofline(path: Path, found: Bench) -> None:
+def draw_roofline(path: Path, found: Bench) -> None:
     """Draw what each contender computes in a second under what the machine could (Williams et al., 2009).
 
     The intensity is that of layers which read and write every feature map once: what fuses layers can pass the slope.
@@ -134,6 +135,9 @@ def _draw(axes: Any, kind: str, results: list[Result], found: Bench) -> None:
             label = f"{'mixlab' if ours else 'others'}, {precision}"
             axes.plot([intensity] * len(flops), flops, marks[precision], color=colour, label=label, markersize=6)
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte of the layers' feature maps", title=kind)
+    for axis, (least, most) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        axis.set_major_locator(FixedLocator([each for each in TICKS if least <= each <= most]))
+        axis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
+        axis.set_minor_locator(NullLocator())
     axes.legend(fontsize=7, frameon=False, loc="lower right")
     pictures.clean(axes)
-

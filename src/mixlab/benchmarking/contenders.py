@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import io
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -162,6 +163,7 @@ def _installed(module: str) -> bool:
 def _onnx_runtime(model: nn.Module, x: Tensor) -> Run:
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that are not needed
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -81,13 +81,9 @@ def measure(
     found = []
     for (contender, _, difference, kept, _), of_rounds in zip(ready, speeds, strict=True):
         median, precision = statistics.median(of_rounds), str(contender.precision).removeprefix("torch.")
-        flops = 2 * macs * (TRAINING if trains else 1) * median
-        share = flops / ceilings.matmul[precision]
-        found.append(
-            Result(
-                contender.name, contender.ours, precision, median, min(of_rounds), max(of_rounds), difference, share, kept
-            )
-        )
+        share = 2 * macs * (TRAINING if trains else 1) * median / ceilings.matmul[precision]
+        spread = (min(of_rounds), max(of_rounds))
+        found.append(Result(contender.name, contender.ours, precision, median, *spread, difference, share, kept))
     return found, failed
 
 

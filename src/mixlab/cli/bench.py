@@ -55,13 +55,15 @@ def bench(name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) 
 
 
 def _show(found: Any, folder: Path) -> None:
+    from mixlab.kernels import library
+
     work, machine = found.work, found.machine
     click.echo(
         f"{work.model}: {work.parameters:,} parameters, {work.macs / 1e6:,.0f} M MACs, {work.image_size} px, "
         f"batch {work.batch_size}"
     )
     click.echo(f"{machine['machine']}, {work.device}, {machine['threads']} threads, torch {machine['torch']}")
-    click.echo(f"kernels  {machine['kernels']}")
+    click.echo(f"kernels  {library.describe()}")
     reached = ", ".join(f"{name} {flops / 1e9:,.0f} GFLOP/s" for name, flops in found.ceilings.matmul.items())
     click.echo(f"limits   matrix product {reached}; copy {found.ceilings.copy / 1e9:,.0f} GB/s")
     for kind, results in found.results.items():

@@ -71,11 +71,17 @@ def file_name(instruction_set: str) -> str:
     return f"_cpu_{instruction_set}.so"
 
 
+def name() -> str:
+    """Return the instruction set of the compiled kernels in use, or "stock"."""
+    found = library() if _enabled.get() else None
+    return Path(found._name).stem.removeprefix("_cpu_") if found else "stock"
+
+
 def describe() -> str:
     """Say which kernels the CPU uses, for people."""
     if library() is None:
-        return "PyTorch's own (none were compiled; install a C++ compiler and mixlab again)"
-    return f"compiled for {_name()}" if _enabled.get() else "PyTorch's own (MIXLAB_KERNELS=stock)"
+        return "PyTorch's own operations: nothing was compiled; install a C++ compiler, then mixlab again, for 2-3 x"
+    return f"compiled for {name()}" if _enabled.get() else "PyTorch's own operations (MIXLAB_KERNELS=stock)"
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | None) -> None:
@@ -90,10 +96,6 @@ def _loaded() -> ctypes.CDLL:
     if found is None:
         raise RuntimeError("no kernels were compiled; ask is_usable first")
     return found
-
-
-def _name() -> str:
-    return Path(_loaded()._name).stem.removeprefix("_cpu_")
 
 
 def _load(path: Path) -> ctypes.CDLL | None:

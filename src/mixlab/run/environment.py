@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from mixlab.kernels import library
+
 
 def environment(device: str) -> dict[str, Any]:
     """Return what bit-equality depends on besides the experiment."""
@@ -18,4 +20,5 @@ def environment(device: str) -> dict[str, Any]:
         "device": device,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
+        "kernels": library.name(),  # of the CPU
     }

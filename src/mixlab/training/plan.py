@@ -13,7 +13,9 @@ from mixlab.data.images import FileImages
 from mixlab.data.loading import held_bytes
 from mixlab.errors import DataError, TrainingError
 from mixlab.experiment import Experiment
+from mixlab.kernels import library
 from mixlab.models import catalogue, inspection
+from mixlab.models.layers import SameConv2d
 from mixlab.training.state import fresh_model, state_of
 from mixlab.training.step import train_step
 
@@ -41,6 +43,7 @@ class Plan:
     step_seconds: float  # measured
     evaluation_seconds: float  # of one epoch's validation, extrapolated
     memory_bytes: int  # model, optimiser, activations and images held; an estimate
+    slow_kernels: str = ""  # why a ConvMixer has no compiled kernels here
     unread_edge: int = 0  # pixels at the right, and as many at the bottom, that are in no patch
     range_test_steps: int = 0  # before step 0, that choose the learning rate; 0: it is given
 
@@ -63,6 +66,7 @@ class Plan:
             f"{self.classes} classes, {self.image_size} px",
             f"model    {self.model}: {self.parameters:,} parameters, {self.macs / 1e6:,.1f} M MACs per image",
             *([f"note     {edge}"] if self.unread_edge else []),
+            *([f"note     {self.slow_kernels}"] if self.slow_kernels else []),
             f"training {self.epochs:g} epochs, {self.steps:,} steps of {self.batch_size} images on {self.device}",
             *([f"lr       auto: {first}"] if self.range_test_steps else []),
             f"estimate {duration(self.seconds)}, {self.memory_bytes / 2**30:.1f} GiB of memory",
@@ -125,6 +129,7 @@ def make_plan(experiment: Experiment, data: DataSet, device: torch.device, worke
         step_seconds=step * batch,
         evaluation_seconds=forward * len(watched),
         memory_bytes=weights + activations + held_bytes(data.train) + held_bytes(data.validation),
+        slow_kernels=_slow_kernels(model, device),
         unread_edge=experiment.model.unread_edge(size),
     )
 
@@ -154,6 +159,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _slow_kernels(model: nn.Module, device: torch.device) -> str:
+    depthwise = any(isinstance(layer, SameConv2d) for layer in model.modules())
+    return library.describe() if depthwise and device.type == "cpu" and library.name() == "stock" else ""
 
 
 def device_name(device: torch.device) -> str:
