@@ -76,7 +76,10 @@ def test_memory_counts_what_the_backward_pass_needs_once():
 
 @pytest.mark.parametrize("name", ["convmixer", "vit", "resnet9"])
 def test_a_bench_writes_numbers_and_a_picture(name: str, tmp_path: Path):
-    fields = {"convmixer": {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 2}, "vit": {"dim": 16, "depth": 1}}
+    fields = {
+        "convmixer": {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 2},
+        "vit": {"dim": 16, "depth": 1, "heads": 2},
+    }
     model = create_model(name, num_classes=3, image_size=16, **fields.get(name, {}))
     found = benching.bench(name, model, 3, 16, 3, 2, device="cpu", rounds=1)
     benching.write(tmp_path, found)

@@ -15,7 +15,7 @@ from mixlab.kernels import library, operators, reference
 COMPILED = [name for name in library.instruction_sets() if (library.FOLDER / library.file_name(name)).is_file()]
 NAMES = (
     "depthwise_forward mixing_forward mixing_backward block_inference "
-    "gelu_forward gelu_backward add_scaled sum_products"
+    "gelu_inference mean_of_positions gelu_forward gelu_backward add_scaled sum_products"
 ).split()
 ERRORS = {torch.float32: 2e-6, torch.bfloat16: 4e-3}  # relative; bfloat16 has 8 bits
 FLOORS = {torch.float32: 3e-7, torch.bfloat16: 2.2e-4}  # absolute, of one GELU or its derivative

@@ -100,6 +100,25 @@ def block_inference(
     return found
 
 
+@torch.library.custom_op("mixlab::gelu_inference", mutates_args=())
+def gelu_inference(x: Tensor) -> Tensor:
+    """Return GELU(x)."""
+    x = _dense(x)
+    found = torch.empty_like(x)
+    library.call("gelu_inference", x.dtype, *_flat(x), x, found)
+    return found
+
+
+@torch.library.custom_op("mixlab::mean_of_positions", mutates_args=())
+def mean_of_positions(x: Tensor) -> Tensor:
+    """Return the mean over positions, float32 (batch, channels)."""
+    x = _dense(x)
+    images, channels, rows, columns = x.shape
+    found = x.new_empty(images, channels, dtype=torch.float32)
+    library.call("mean_of_positions", x.dtype, images, rows * columns, channels, x, found)
+    return found
+
+
 @torch.library.custom_op("mixlab::gelu_forward", mutates_args=())
 def gelu_forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return y = GELU(x), its derivative, and the sums of y and of its square."""
@@ -158,6 +177,16 @@ def _(gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor,
 @block_inference.register_fake
 def _(x: Tensor, *_: Tensor) -> Tensor:
     return _like(x)
+
+
+@gelu_inference.register_fake
+def _(x: Tensor) -> Tensor:
+    return _like(x)
+
+
+@mean_of_positions.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[:2], dtype=torch.float32)
 
 
 @gelu_forward.register_fake

@@ -55,6 +55,14 @@ def block_inference(
     return functional.gelu(functional.conv2d(mixed, matrix, matrix_bias))
 
 
+def gelu_inference(x: Tensor) -> Tensor:
+    return functional.gelu(x)
+
+
+def mean_of_positions(x: Tensor) -> Tensor:
+    return x.mean((2, 3))
+
+
 def gelu_forward(x: Tensor) -> tuple[Tensor, ...]:
     found = functional.gelu(x)
     density = torch.exp(-x.square() / 2) / (2 * torch.pi) ** 0.5

@@ -107,7 +107,7 @@ void depthwise_forward(
     const int64_t parts = MODE == TRAINING ? shape.images : 0;
     Parts sum_parts(parts, shape.channels), square_parts(parts, shape.channels);
     const int64_t tile_size = Tile::size_of(shape.rows, shape.columns, shape.kernel);
-    const int64_t before = (shape.kernel - 1) / 2, next = shape.positions() * shape.channels;  // image
+    const int64_t before = (shape.kernel - 1) / 2, size = shape.positions() * shape.channels;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t item = 0; item < divide_up(shape.images, chunk) * blocks; item++) {
         const int64_t first_image = item / blocks * chunk, first_channel = item % blocks * together;
@@ -121,7 +121,9 @@ void depthwise_forward(
             gather_weights(
                 weights, shape.taps(), channel, shape.channels - channel, false, gathered + group * shape.taps());
         }
-        for (int64_t image = first_image; image < least(first_image + chunk, shape.images); image++) {
+        const int64_t last_image = least(first_image + chunk, shape.images) - 1;
+        for (int64_t image = first_image; image <= last_image; image++) {
+            const int64_t next = image < last_image ? size : (first_image - image) * size + together;
             for (int64_t group = 0; group < groups; group++) {
                 const int64_t channel = first_channel + group * LANES;
                 const int64_t offset = image * shape.positions() * shape.channels + channel;
@@ -185,7 +187,7 @@ void depthwise_backward(
     const int64_t together = LINE / sizeof(T), blocks = divide_up(shape.channels, together), taps = shape.taps();
     const int64_t tile_size = Tile::size_of(shape.rows, shape.columns, shape.kernel);
     const int64_t before = (shape.kernel - 1) / 2, after = shape.kernel / 2;
-    const int64_t next = shape.positions() * shape.channels;  // image: asked for while this one is worked on
+    const int64_t size = shape.positions() * shape.channels;
     Parts sum_parts(FUSED ? shape.images : 0, shape.channels), product_parts(FUSED ? shape.images : 0, shape.channels);
     Parts weight_parts(weight_gradient ? shape.chunks() : 0, shape.channels * taps);
     Parts bias_parts(shape.chunks(), shape.channels);
@@ -202,7 +204,9 @@ void depthwise_backward(
             const int64_t channel = first_channel + group * LANES;
             gather_weights(weights, taps, channel, shape.channels - channel, true, mirrored + group * taps);
         }
-        for (int64_t image = chunk * CHUNK; image < least((chunk + 1) * CHUNK, shape.images); image++) {
+        const int64_t first_image = chunk * CHUNK, last_image = least(first_image + CHUNK, shape.images) - 1;
+        for (int64_t image = first_image; image <= last_image; image++) {
+            const int64_t next = image < last_image ? size : (first_image - image) * size + together;
             for (int64_t group = 0; group < groups; group++) {
                 const int64_t channel = first_channel + group * LANES;
                 const int64_t offset = image * shape.positions() * shape.channels + channel;
@@ -317,6 +321,35 @@ void gelu_forward(
         add(square, found * found, lanes);
     };
     over_positions(positions, channels, sums, squares, threads, each);
+}
+
+template <class T>
+void gelu_inference(int64_t positions, int64_t channels, const T* x, T* output, int64_t threads) {
+    auto each = [=](int64_t place, int64_t, auto lanes, float*, float*) {
+        store(output + place, Gelu<T>::value(load(x + place, lanes)), lanes);
+    };
+    over_positions(positions, channels, nullptr, nullptr, threads, each);
+}
+
+// output (images, channels) = the mean of the positions
+template <class T>
+void mean_of_positions(
+    int64_t images, int64_t positions, int64_t channels, const T* x, float* output, int64_t threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t image = 0; image < images; image++) {
+        const int64_t width = divide_up(channels, LANES);
+        Vector* sums = scratch.reserve(width);
+        for (int64_t vector = 0; vector < width; vector++) sums[vector] = Vector{};
+        for (int64_t position = 0; position < positions; position++)
+            for (int64_t vector = 0; vector < width; vector++)
+                with_lanes(channels - vector * LANES, [&](auto lanes) {
+                    sums[vector] += load(x + (image * positions + position) * channels + vector * LANES, lanes);
+                });
+        for (int64_t vector = 0; vector < width; vector++)
+            with_lanes(channels - vector * LANES, [&](auto lanes) {
+                store(output + image * channels + vector * LANES, sums[vector] / float(positions), lanes);
+            });
+    }
 }
 
 // gradient of x = (gradient + a + b * output) * derivative, and its sums
@@ -469,6 +502,13 @@ EXPORT int64_t lanes() { return LANES; }
             {images, rows, columns, channels, kernel}, gradient, x, weights,                                           \
             {output, derivative, a, b, c, {scale, shift}, sums, products}, input_gradient, weight_gradient,            \
             bias_gradient, threads);                                                                                   \
+    }                                                                                                                  \
+    EXPORT void gelu_inference_##NAME(int64_t threads, int64_t positions, int64_t channels, const T* x, T* output) {   \
+        gelu_inference(positions, channels, x, output, threads);                                                       \
+    }                                                                                                                  \
+    EXPORT void mean_of_positions_##NAME(                                                                              \
+        int64_t threads, int64_t images, int64_t positions, int64_t channels, const T* x, float* output) {             \
+        mean_of_positions(images, positions, channels, x, output, threads);                                            \
     }                                                                                                                  \
     EXPORT void gelu_forward_##NAME(                                                                                   \
         int64_t threads, int64_t positions, int64_t channels, const T* x, T* output, T* derivative, double* sums,      \
