@@ -21,6 +21,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "SHORTEST", 1e-4)
+    monkeypatch.setattr(measure, "PAUSE", 0)
     monkeypatch.setattr(measure, "ceilings", lambda device: CEILINGS)
 
 

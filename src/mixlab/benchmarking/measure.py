@@ -14,6 +14,7 @@ from mixlab.benchmarking.contenders import Contender
 from mixlab.models import inspection
 
 SHORTEST = 0.3  # seconds of one sample, at least
+PAUSE = 0.2  # seconds before it, in which threads of the contender before fall asleep
 TRAINING = 3  # a training step computes about three times a forward pass
 
 
@@ -132,6 +133,8 @@ def _fastest(run: Callable[[], object], device: torch.device) -> float:
 
 def _seconds(run: Callable[[], object], repeats: int, device: torch.device) -> float:
     gc.collect()
+    time.sleep(PAUSE)
+    run()
     _wait(device)
     started = time.perf_counter()
     for _ in range(repeats):
