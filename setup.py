@@ -26,7 +26,7 @@ def kernels() -> list[Extension]:
         Extension(
             f"mixlab.kernels._cpu_{name}",
             [f"{SOURCES}/kernels.cpp"],
-            depends=[f"{SOURCES}/{header}.h" for header in ("vector", "depthwise")],
+            depends=[f"{SOURCES}/{header}.h" for header in ("vector", "depthwise", "pointwise")],
             extra_compile_args=FLAGS + OPENMP[sys.platform] + machine,
             language="c++",
             optional=True,

@@ -35,7 +35,7 @@ def examine(out: Path) -> list[Finding]:
     return [
         Finding(True, "mixlab", f"{here['mixlab']} on Python {here['python']}, {here['machine']}"),
         Finding(True, "torch", f"{here['torch']}, {here['threads']} threads on {here['cores']} cores"),
-        Finding(library.name() != "stock", "kernels", library.describe()),
+        Finding(True, "kernels", library.describe()),
         *[Finding(True, "device", _describe(kind)) for kind in devices.available()],
         *[Finding(True, "extra", _extra(package, name)) for package, name in EXTRAS.items()],
         _write_access(out),

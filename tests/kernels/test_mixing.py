@@ -98,11 +98,47 @@ def test_evaluation_is_left_to_the_layers(spec: DataSpec, counted: list[str]):
     assert counted == []
 
 
-def test_frozen_weights_get_no_gradient(spec: DataSpec):
+def test_frozen_weights_leave_the_gradients_of_the_others(spec: DataSpec):
+    def frozen() -> nn.Module:
+        model = built(spec)
+        for block in model.blocks:
+            block.depthwise[0].requires_grad_(False)
+        return model
+
+    fast = trained(frozen())
+    with library.stock():
+        slow = trained(frozen())
+    assert fast.keys() == slow.keys()
+    assert max(distance(fast[name], slow[name]) for name in fast) < PRECISIONS[torch.float32]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.blocks[0].register_forward_hook(lambda *_: None),
+        lambda model: model.blocks.append(nn.Identity()),
+        lambda model: setattr(model.blocks[1].depthwise, "1", nn.ReLU()),
+        lambda model: nn.utils.parametrizations.weight_norm(model.blocks[0].pointwise[0]),
+    ],
+    ids=["hook", "other block", "other activation", "parametrised"],
+)
+def test_a_network_that_was_changed_runs_layer_by_layer(change: Callable, spec: DataSpec, counted: list[str]):
     model = built(spec)
-    for block in model.blocks:
-        block.depthwise[0].requires_grad_(False)
-    assert all(".depthwise.0." not in name for name in trained(model) if name.startswith("gradient"))
+    change(model)
+    trained(model)
+    assert "mixing_forward" not in counted
+
+
+def test_one_value_of_a_channel_has_no_variance_as_in_pytorch(spec: DataSpec):
+    with pytest.raises(ValueError, match="more than 1 value"):
+        built(spec)(torch.rand(1, 3, 2, 2))
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_networks_of_other_precision_train(kind: torch.dtype, spec: DataSpec):
+    model = built(spec).to(kind)
+    with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.float64):
+        model(torch.rand(4, 3, 8, 8, dtype=kind)).sum().backward()
 
 
 def test_a_step_repeats_bit_for_bit(spec: DataSpec):

@@ -43,13 +43,9 @@ def tensors(size: tuple[int, ...], kind: torch.dtype) -> dict[str, Tensor]:
     found = {name: value.permute(0, 3, 1, 2) for name, value in maps.items()}
     found["gradient"] = torch.randn(images, channels, rows, columns).to(kind)
     found |= {"weight": torch.randn(channels, 1, side, side), "bias": channel()}
-    return found | {
-        name: channel() for name in ("scale", "shift", "scale1", "shift1", "scale2", "shift2", "a", "b", "c")
-    }
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    return float((found.double() - expected).norm() / expected.norm().clamp(min=1e-30))
+    found["matrix"] = (torch.randn(channels, channels, 1, 1) / channels**0.5).to(kind).float()
+    names = "matrix_bias scale shift scale1 shift1 scale2 shift2 after a b c".split()
+    return found | {name: channel() for name in names}
 
 
 def check(name: str, size: tuple[int, ...], kind: torch.dtype, **more: bool) -> None:
@@ -71,18 +67,7 @@ def check(name: str, size: tuple[int, ...], kind: torch.dtype, **more: bool) -> 
 
 @pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("kind", ERRORS)
-@pytest.mark.parametrize(
-    "name",
-    [
-        "depthwise_forward",
-        "mixing_forward",
-        "mixing_backward",
-        "gelu_forward",
-        "gelu_backward",
-        "add_scaled",
-        "sum_products",
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [(3, 40, 8, 9, 5), (9, 16, 16, 16, 9), (1, 3, 5, 4, 4), (2, 33, 7, 17, 7)])
 def test_an_operator_equals_its_reference(name: str, kind: torch.dtype, size: tuple[int, ...]):
     check(name, size, kind)
@@ -103,6 +88,7 @@ def test_shapes_do_not_matter(size: tuple[int, ...], kind: torch.dtype):
     check("mixing_forward", size, kind)
     check("mixing_backward", size, kind)
     check("gelu_forward", size, kind)
+    check("block_inference", size, kind)
 
 
 @pytest.mark.usefixtures("instruction_set")
@@ -148,15 +134,7 @@ def test_what_is_not_wanted_is_not_computed():
 
 def test_operators_keep_what_pytorch_asks_of_them():
     values = tensors((2, 8, 5, 5, 3), torch.float32)
-    for name in (
-        "depthwise_forward",
-        "mixing_forward",
-        "mixing_backward",
-        "gelu_forward",
-        "gelu_backward",
-        "add_scaled",
-        "sum_products",
-    ):
+    for name in NAMES:
         arguments = tuple(values[each] for each in inspect.signature(getattr(reference, name)).parameters)
         torch.library.opcheck(getattr(torch.ops.mixlab, name), arguments)
     wanted = tuple(values[each] for each in inspect.signature(reference.depthwise_backward).parameters)

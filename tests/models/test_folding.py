@@ -81,6 +81,25 @@ def test_other_networks_lose_the_normalisations_that_follow_convolutions(name: s
         torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_a_folded_network_keeps_its_precision(kind: torch.dtype, spec: DataSpec):
+    model = trained(ConvMixerConfig(dim=8, depth=2, kernel_size=3, patch_size=2).build(spec)).to(kind)
+    x = torch.rand(4, 3, 16, 16, dtype=kind)
+    with torch.inference_mode():
+        error = distance(fold(model)(x), model(x).double())
+    assert error < (1e-6 if kind == torch.float64 else 0.05)
+
+
+def test_gradients_of_pixels_go_through_a_folded_network(spec: DataSpec):
+    model = trained(ConvMixerConfig(dim=8, depth=2, kernel_size=3, patch_size=2).build(spec))
+    gradients = []
+    for network in (model, fold(model)):
+        x = torch.ones(2, 3, 16, 16, requires_grad=True)
+        network(x).sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
+
+
 def test_folding_leaves_the_network_as_it_is(spec: DataSpec):
     model = trained(ConvMixerConfig(dim=8, depth=2, kernel_size=3, patch_size=2).build(spec))
     before, folded = copy.deepcopy(model.state_dict()), fold(model)

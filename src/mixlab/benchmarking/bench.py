@@ -1,5 +1,6 @@
 """`bench`: one model at one size on one device, in inference and in training, beside what people use today."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ SIZES = {"float32": 4, "bfloat16": 2}  # bytes of a number
 class Work:
     """What is measured."""
 
-    model: str
+    model: str  # with the fields that were changed
     parameters: int
     macs: int  # of one image, forward
     numbers: int  # that the layers of one image write, and read
@@ -50,9 +51,9 @@ class Bench:
         return asdict(self)
 
     def speedup(self, kind: str) -> float:
-        """Return how many times faster our fastest is than the fastest of the others."""
-        ours, others = (measure.best(self.results[kind], each) for each in (True, False))
-        return ours.images_per_second / others.images_per_second
+        """Return how many times faster our fastest is than the fastest of the others; 0 where one is missing."""
+        ours, others = (measure.fastest(self.results[kind], each) for each in (True, False))
+        return ours / others if others else 0.0
 
 
 def bench(
@@ -74,7 +75,7 @@ def bench(
     """
     chosen = devices.choose_device(device)
     torch.manual_seed(0)
-    model = model.to(chosen)
+    model = copy.deepcopy(model).to(chosen)
     batch = Batch(
         torch.rand(batch_size, channels, image_size, image_size, device=chosen),
         torch.randint(classes, (batch_size,), device=chosen),
@@ -94,7 +95,6 @@ def bench(
 
 def write(folder: Path, found: Bench) -> None:
     """Write bench.json and roofline.png."""
-    folder.mkdir(parents=True, exist_ok=True)
     durable.write_json(folder / "bench.json", found.as_json())
     draw_roofline(folder / "roofline.png", found)
 

@@ -28,26 +28,30 @@ def bench(name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) 
     All run in one process, in turn, on the same weights and images; outputs are compared first. Speeds are medians of
     the rounds, the limit is what a large matrix product reaches in the same process. A quiet machine is needed.
     """
+    from mixlab import durable
     from mixlab.benchmarking import bench as benching
-    from mixlab.config import parse_override
     from mixlab.models.catalogue import create_model, usual_image_size
 
-    fields = {".".join(path).removeprefix("model."): value for path, value in map(parse_override, overrides)}
+    fields = common.model_fields(overrides)
     size, channels, classes = options["image_size"] or usual_image_size(name), options["channels"], options["classes"]
+    changed = [f"{key}={value}" for key, value in fields.items()]
+    only = [options["only"]] if options["only"] else ["inference", "training"]
+    words = ["bench", name, *changed, f"{size}px", options["batch_size"], *only]
+    folder = Path(options["out"]) / "-".join(map(str, words))
     model = create_model(name, num_classes=classes, channels=channels, image_size=size, **fields)
+    durable.make_folder(folder)  # before minutes are spent
     found = benching.bench(
-        name,
+        " ".join([name, *changed]),
         model,
         channels,
         size,
         classes,
         options["batch_size"],
         options["device"],
-        (options["only"],) if options["only"] else ("inference", "training"),
+        only,
         options["rounds"],
         options["compiled"],
     )
-    folder = Path(options["out"]) / f"bench-{name}-{size}-{options['batch_size']}-{found.work.device.replace(':', '')}"
     benching.write(folder, found)
     if as_json:
         return common.print_json({**found.as_json(), "folder": str(folder)})
@@ -67,7 +71,7 @@ def _show(found: Any, folder: Path) -> None:
     reached = ", ".join(f"{name} {flops / 1e9:,.0f} GFLOP/s" for name, flops in found.ceilings.matmul.items())
     click.echo(f"limits   matrix product {reached}; copy {found.ceilings.copy / 1e9:,.0f} GB/s")
     for kind, results in found.results.items():
-        first = results[0].images_per_second
+        first = results[0].images_per_second if results else 0.0
         rows = [
             [
                 each.name,
@@ -87,5 +91,6 @@ def _show(found: Any, folder: Path) -> None:
         )
         for each in found.failed[kind]:
             click.echo(f"not measured: {each.name}: {each.reason}")
-        click.echo(f"mixlab's fastest is {found.speedup(kind):.2f} times as fast as the fastest of the others")
+        if found.speedup(kind):
+            click.echo(f"mixlab's fastest is {found.speedup(kind):.2f} times as fast as the fastest of the others")
     click.echo(f"\nroofline  {folder / 'roofline.png'}")

@@ -83,6 +83,20 @@ def experiment_values(options: Mapping[str, Any]) -> dict[str, Any]:
     return {EXPERIMENT[flag]: options[flag] for flag in given_flags(options)}
 
 
+def model_fields(overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of a model from KEY=VALUE words, with or without `model.` before the key.
+
+    Raises:
+        UsageError: for what is no such word, and for the name, which has its own place.
+    """
+    from mixlab.config import parse_override
+
+    fields = {".".join(path).removeprefix("model."): value for path, value in map(parse_override, overrides)}
+    if "name" in fields:
+        raise UsageError(f"name={fields['name']}: give the model's name alone, before the KEY=VALUE words")
+    return fields
+
+
 def data_fields(name: str, ignore_unknown_classes: bool | None) -> dict[str, Any]:
     """Return a data set's fields."""
     return {"name": name, **({"ignore_unknown_classes": True} if ignore_unknown_classes else {})}

@@ -47,11 +47,10 @@ def show(name: str, overrides: tuple[str, ...], image_size: int, classes: int, c
     """Show a model's layers, output shapes, parameters and multiply-accumulates, for one image."""
     from dataclasses import asdict
 
-    from mixlab.config import parse_override
     from mixlab.models.catalogue import create_model, usual_image_size
     from mixlab.models.inspection import layers
 
-    fields = {".".join(path).removeprefix("model."): value for path, value in map(parse_override, overrides)}
+    fields = common.model_fields(overrides)
     size = image_size or usual_image_size(name)
     found = layers(
         create_model(name, num_classes=classes, channels=channels, image_size=size, **fields), channels, size

@@ -23,7 +23,7 @@ _enabled = ContextVar("enabled", default=os.environ.get("MIXLAB_KERNELS", "") !=
 
 @contextmanager
 def stock() -> Iterator[None]:
-    """Use PyTorch's own operations inside, as where nothing was compiled."""
+    """Use PyTorch's own operations inside, as where nothing was compiled; what torch.compile made before stays."""
     token = _enabled.set(False)
     try:
         yield
@@ -35,12 +35,15 @@ def is_usable(x: Tensor) -> bool:
     """Return whether the compiled kernels can work on a tensor; never in what is traced for export."""
     if x.device.type != "cpu" or precision(x) not in NAMES or torch.compiler.is_exporting():
         return False
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        return False
     return _is_ready()
 
 
 def precision(x: Tensor) -> torch.dtype:
     """Return the type in which a convolution of a tensor on the CPU computes: autocast's, where that is on."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64  # which autocast leaves alone
+    return torch.get_autocast_dtype("cpu") if autocast else x.dtype
 
 
 @torch.compiler.assume_constant_result
@@ -80,7 +83,7 @@ def name() -> str:
 def describe() -> str:
     """Say which kernels the CPU uses, for people."""
     if library() is None:
-        return "PyTorch's own operations: nothing was compiled; install a C++ compiler, then mixlab again, for 2-3 x"
+        return "PyTorch's own operations; a C++ compiler while mixlab is installed makes ConvMixer 2 to 3 times faster"
     return f"compiled for {name()}" if _enabled.get() else "PyTorch's own operations (MIXLAB_KERNELS=stock)"
 
 

@@ -99,8 +99,7 @@ class ConvMixer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.dim, spec.num_classes)
-        plain = (config.activation, config.norm, config.residual, config.drop_path) == ("gelu", "batch", "plain", 0)
-        self.has_kernels = plain  # compiled ones for a whole block, in training
+        self.plain = (config.residual, config.drop_path) == ("plain", 0)
         initialise(self, config.initialisation)
 
     def forward_features(
@@ -120,17 +119,25 @@ class ConvMixer(nn.Module):
         return self._classify(self._deferred(x).mean()) if self._is_fast(x) else self.head(self.blocks(self.stem(x)))
 
     def _is_fast(self, x: Tensor) -> bool:
-        return self.has_kernels and library.is_usable(x) and all(layer.training for layer in self.modules())
+        if len(x) < 2 or not library.is_usable(x) or not self.has_kernels():
+            return False
+        layers = [layer for part in (self.stem, self.blocks) for layer in part.modules()]
+        return all(layer.training and not layer._forward_hooks and not layer._forward_pre_hooks for layer in layers)
+
+    def has_kernels(self) -> bool:
+        """Return whether there are compiled kernels for blocks like these: as published, and as they were built."""
+        layers = [layer for part in (self.stem, self.blocks) for layer in part.modules()]
+        return self.plain and all(type(layer) in WITH_KERNELS for layer in layers)
 
     def _deferred(self, x: Tensor) -> Deferred:
-        """Return the features of normalised pixels in training, by compiled kernels; no hook of a layer is called."""
+        """Return the features of normalised pixels in training, by compiled kernels."""
         features = mixing.stem(self.stem[0](x), self.stem[2])
         for block in self.blocks:
             features = mixing.block(features, block.depthwise, block.pointwise)
         return features
 
     def _classify(self, features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch classes"]:
-        return self.classifier(self.dropout(features))
+        return self.classifier(self.dropout(features.to(self.classifier.weight.dtype)))
 
 
 class Block(nn.Module):
@@ -161,3 +168,6 @@ class Block(nn.Module):
         if self.residual == "both":
             return mixed + self.drop_path(self.pointwise(mixed))
         return self.pointwise(mixed)
+
+
+WITH_KERNELS = {Block, DropPath, SameConv2d, nn.BatchNorm2d, nn.Conv2d, nn.GELU, nn.Sequential}

@@ -20,7 +20,7 @@ def fold(model: nn.Module) -> nn.Module:
     A ConvMixer becomes a FoldedConvMixer. In others a batch normalisation that follows a convolution becomes part of
     it (Jacob et al., 2018); where there is none the copy is the same network.
     """
-    if isinstance(model, ConvMixer) and model.has_kernels:
+    if isinstance(model, ConvMixer) and model.has_kernels():
         return FoldedConvMixer(model)
     folded = copy.deepcopy(model).eval()
     for layers in [each for each in folded.modules() if isinstance(each, nn.Sequential)]:
@@ -56,13 +56,14 @@ class FoldedConvMixer(nn.Module):
         weight = model.classifier.weight.double()
         self.classifier = nn.Linear(model.classifier.in_features, model.classifier.out_features)
         _fill(self.classifier, weight * scale, model.classifier.bias + weight @ shift)
-        self.eval().requires_grad_(False)
+        self.to(model.classifier.weight.dtype).eval().requires_grad_(False)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of images with values in [0, 1]."""
         patches = self.stem(self.normalize(x))
-        if library.is_usable(patches):
-            return self.classifier(operators.mean_of_positions(self.blocks(operators.gelu_inference(patches))))
+        if _is_fast(patches):
+            features = operators.mean_of_positions(self.blocks(operators.gelu_inference(patches)))
+            return self.classifier(features.to(self.classifier.weight.dtype))
         return self.classifier(self.blocks(functional.gelu(patches)).mean((2, 3)))
 
 
@@ -81,12 +82,17 @@ class FoldedBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim rows columns"]) -> Float[Tensor, "batch dim rows columns"]:
         depthwise, pointwise = self.depthwise, self.pointwise
-        if library.is_usable(x):
+        if _is_fast(x):
             parameters = (*self.before, depthwise.weight, depthwise.bias, self.after, pointwise.weight, pointwise.bias)
             return operators.block_inference(x, *parameters)
         scale, shift, after = (each[:, None, None] for each in (*self.before, self.after))
         h = torch.addcmul(shift, x, scale)
         return functional.gelu(pointwise(torch.addcmul(h, functional.gelu(depthwise(h)), after)))
+
+
+def _is_fast(x: Tensor) -> bool:
+    """Return whether the compiled kernels can do it; they know no gradients."""
+    return library.is_usable(x) and not (torch.is_grad_enabled() and x.requires_grad)
 
 
 def _affine(norm: Any) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,7 @@ class SameConv2d(nn.Conv2d):
         self.even_padding = (before, kernel_size // 2) * 2 if kernel_size % 2 == 0 else ()
 
     def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if self.training and self.bias is not None and library.is_usable(x):
+        if self.training and self.bias is not None and x.dim() == 4 and library.is_usable(x):
             return depthwise(x.to(library.precision(x)), self.weight, self.bias)
         return super().forward(functional.pad(x, self.even_padding) if self.even_padding else x)
 

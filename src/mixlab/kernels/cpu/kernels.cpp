@@ -459,8 +459,6 @@ void block_inference(
 
 }  // namespace
 
-EXPORT int64_t lanes() { return LANES; }
-
 #define FOR_TYPE(NAME, T)                                                                                              \
     EXPORT void depthwise_forward_##NAME(                                                                              \
         int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* x,  \
