@@ -11,9 +11,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from mixlab import randomness
 from mixlab.config import Config, assign, merge, parse_override, read_toml
-from mixlab.data import catalogue as data_sets
 from mixlab.data.augmentation import AugmentationConfig
 from mixlab.data.catalogue import DataConfig, DigitsConfig
+from mixlab.data.names import expand as expand_data
 from mixlab.errors import UsageError, did_you_mean
 from mixlab.models import catalogue as models
 from mixlab.models.catalogue import ModelConfig
@@ -84,7 +84,7 @@ def parse_experiment(values: Mapping[str, Any]) -> Experiment:
     """
     expanded = dict(values)
     if "data" in expanded:
-        expanded["data"] = data_sets.expand(expanded["data"])
+        expanded["data"] = expand_data(expanded["data"])
     if "model" in expanded:
         expanded["model"] = models.expand(expanded["model"])
     for key, usual in (("optimizer", "adamw"), ("schedule", "one_cycle")):
@@ -143,7 +143,7 @@ def _compose(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[str]
         return lay(dict(recipe), given)
     if recipe:
         return lay(read_recipe(recipe), given)
-    data = data_sets.expand(given.get("data", "digits"))
+    data = expand_data(given.get("data", "digits"))
     return lay(read_recipe(data["name"]), given | {"data": data})
 
 
@@ -153,7 +153,7 @@ def lay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     What a recipe has `for` the architecture that comes out lies between the two.
     """
     base, over = dict(base), dict(over)
-    for key, expand in (("data", data_sets.expand), ("model", models.expand)):
+    for key, expand in (("data", expand_data), ("model", models.expand)):
         if key in base:
             base[key] = expand(base[key])
         if key in over and (not isinstance(over[key], dict) or "name" in over[key]):

@@ -117,10 +117,11 @@ def test_frozen_weights_leave_the_gradients_of_the_others(spec: DataSpec):
     [
         lambda model: model.blocks[0].register_forward_hook(lambda *_: None),
         lambda model: model.blocks.append(nn.Identity()),
+        lambda model: model.blocks.append(nn.Conv2d(24, 24, 1)),
         lambda model: setattr(model.blocks[1].depthwise, "1", nn.ReLU()),
         lambda model: nn.utils.parametrizations.weight_norm(model.blocks[0].pointwise[0]),
     ],
-    ids=["hook", "other block", "other activation", "parametrised"],
+    ids=["hook", "other block", "a layer more", "other activation", "parametrised"],
 )
 def test_a_network_that_was_changed_runs_layer_by_layer(change: Callable, spec: DataSpec, counted: list[str]):
     model = built(spec)

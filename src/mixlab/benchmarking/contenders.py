@@ -47,14 +47,14 @@ def inference(model: nn.Module, batch: Batch, compiled: bool) -> Iterator[Conten
     yield from _stock(lambda layout, kind: _eager_inference(model, x, layout, kind), x.device)
     for kind in _kinds(x.device) if compiled else ():
         for frozen in (False, True) if x.device.type == "cpu" else (False,):
-            name = f"PyTorch, compiled{' and frozen' if frozen else ''} {_label(kind)}"
+            name = f"PyTorch, compiled{' and frozen' if frozen else ''} {precision_name(kind)}"
             yield Contender(name, kind, partial(_compiled_inference, model, x, kind, frozen))
     if x.device.type == "cpu":
         yield from _runtimes(model, x)
     folded, layout = fold(model), devices.memory_format(model, x.device)
     for kind in _kinds(x.device):
         make = partial(_eager_inference, folded, x, layout, kind, stock=False)
-        yield Contender(f"mixlab {_label(kind)}", kind, make, ours=True)
+        yield Contender(f"mixlab {precision_name(kind)}", kind, make, ours=True)
 
 
 def training(model: nn.Module, batch: Batch, compiled: bool) -> Iterator[Contender]:
@@ -63,25 +63,26 @@ def training(model: nn.Module, batch: Batch, compiled: bool) -> Iterator[Contend
     yield from _stock(lambda layout, kind: _step(model, batch, layout, kind), device)
     for kind in _kinds(device) if compiled else ():
         make = partial(_step, model, batch, torch.channels_last, kind, compiled=True)
-        yield Contender(f"PyTorch, compiled {_label(kind)}", kind, make)
+        yield Contender(f"PyTorch, compiled {precision_name(kind)}", kind, make)
     for kind in _kinds(device):
         make = partial(_step, model, batch, devices.memory_format(model, device), kind, stock=False)
-        yield Contender(f"mixlab {_label(kind)}", kind, make, ours=True)
+        yield Contender(f"mixlab {precision_name(kind)}", kind, make, ours=True)
+
+
+def precision_name(kind: torch.dtype) -> str:
+    """Return "float32" or "bfloat16"."""
+    return str(kind).removeprefix("torch.")
 
 
 def _stock(make: Callable[[torch.memory_format, torch.dtype], Run], device: torch.device) -> Iterator[Contender]:
     yield Contender("PyTorch, NCHW float32", torch.float32, partial(make, torch.contiguous_format, torch.float32))
     for kind in _kinds(device):
-        name = f"PyTorch, channels_last {_label(kind)}"
+        name = f"PyTorch, channels_last {precision_name(kind)}"
         yield Contender(name, kind, partial(make, torch.channels_last, kind))
 
 
 def _kinds(device: torch.device) -> tuple[torch.dtype, ...]:
     return (torch.float32, torch.bfloat16) if device.type != "mps" else (torch.float32,)
-
-
-def _label(kind: torch.dtype) -> str:
-    return str(kind).removeprefix("torch.")
 
 
 def _autocast(device: torch.device, kind: torch.dtype) -> torch.autocast:
@@ -153,7 +154,7 @@ def _runtimes(model: nn.Module, x: Tensor) -> Iterator[Contender]:
             make = partial(_onnx_runtime, network, x)
             yield Contender(f"ONNX Runtime float32{name}", torch.float32, make)
         for kind in _kinds(x.device) if _installed("openvino") else ():
-            yield Contender(f"OpenVINO {_label(kind)}{name}", kind, partial(_openvino, network, x, kind))
+            yield Contender(f"OpenVINO {precision_name(kind)}{name}", kind, partial(_openvino, network, x, kind))
 
 
 def _installed(module: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mixlab.benchmarking.contenders import Contender
+from mixlab.benchmarking.contenders import Contender, precision_name
 from mixlab.models import inspection
 
 SHORTEST = 0.3  # seconds of one sample, at least
@@ -82,7 +82,7 @@ def measure(
             speeds[place].append(images / _seconds(run, repeats, device))
     found = []
     for (contender, _, difference, kept, _), of_rounds in zip(ready, speeds, strict=True):
-        median, precision = statistics.median(of_rounds), str(contender.precision).removeprefix("torch.")
+        median, precision = statistics.median(of_rounds), precision_name(contender.precision)
         share = 2 * macs * (TRAINING if trains else 1) * median / ceilings.matmul[precision]
         spread = (min(of_rounds), max(of_rounds))
         found.append(Result(contender.name, contender.ours, precision, median, *spread, difference, share, kept))
@@ -96,7 +96,7 @@ def ceilings(device: torch.device) -> Ceilings:
     matmul = {}
     for kind in (torch.float32, torch.bfloat16):
         a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
-        matmul[str(kind).removeprefix("torch.")] = 2 * side**3 / _fastest(lambda a=a, b=b: a @ b, device)
+        matmul[precision_name(kind)] = 2 * side**3 / _fastest(lambda a=a, b=b: a @ b, device)
     source = torch.zeros(2**30 if large else 2**28, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return Ceilings(matmul, 2 * source.numel() / _fastest(lambda: target.copy_(source), device))

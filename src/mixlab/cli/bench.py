@@ -28,7 +28,7 @@ def bench(name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) 
     All run in one process, in turn, on the same weights and images; outputs are compared first. Speeds are medians of
     the rounds, the limit is what a large matrix product reaches in the same process. A quiet machine is needed.
     """
-    from mixlab import durable
+    from mixlab import devices, durable
     from mixlab.benchmarking import bench as benching
     from mixlab.models.catalogue import create_model, usual_image_size
 
@@ -39,6 +39,7 @@ def bench(name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) 
     words = ["bench", name, *changed, f"{size}px", options["batch_size"], *only]
     folder = Path(options["out"]) / "-".join(map(str, words))
     model = create_model(name, num_classes=classes, channels=channels, image_size=size, **fields)
+    devices.choose_device(options["device"])
     durable.make_folder(folder)  # before minutes are spent
     found = benching.bench(
         " ".join([name, *changed]),

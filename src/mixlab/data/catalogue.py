@@ -1,4 +1,4 @@
-"""The union of all data sets: what they are called, where they lie, and how they are split.
+"""The union of all data sets, and how they are split.
 
 Splits are train, validation and test. The test images are the data set's own second part, or carved once for all
 seeds; validation is carved from the training images by seed.
@@ -18,8 +18,9 @@ from pydantic import Field
 from mixlab import randomness
 from mixlab.config import Config
 from mixlab.data import cifar, folder
-from mixlab.data.downloads import DOWNLOADS, IMAGENETTE_CLASSES, data_home, expand_user, place
+from mixlab.data.downloads import IMAGENETTE_CLASSES, expand_user, place
 from mixlab.data.images import FileImages, Images, MemoryImages
+from mixlab.data.names import expand
 from mixlab.data.splits import carve
 from mixlab.errors import DataError, UsageError, did_you_mean
 from mixlab.spec import DataSpec, ResizeMode
@@ -186,53 +187,6 @@ class FolderConfig(Config):
 
 
 DataConfig = Annotated[DigitsConfig | CifarConfig | FolderConfig, Field(discriminator="name")]
-
-
-NAMES = ("digits", *DOWNLOADS)
-
-
-def expand(data: Any) -> dict[str, Any]:
-    """Spell out a data set: "cifar10", "imagenette160", or the path of a folder; or a table with such a name.
-
-    Paths become absolute, so that they mean the same from any current folder.
-    """
-    if not isinstance(data, str | os.PathLike | Mapping):
-        raise UsageError(f"data={data!r}: expected the name of a data set, a folder, or a table with one")
-    fields = dict(data) if isinstance(data, Mapping) else {"name": data}
-    name = fields.get("name", "digits")
-    if not isinstance(name, str | os.PathLike) or not os.fspath(name):
-        raise UsageError(f"data.name={name!r}: expected the name of a data set, or a folder")
-    name = os.fspath(name)
-    if name.startswith("imagenette") and name in DOWNLOADS:
-        sizes = {"imagenette160": 128, "imagenette320": 224, "imagenette": 224}
-        home = {"path": str(data_home() / DOWNLOADS[name].folder), "image_size": sizes[name]}
-        return _absolute({**home, **fields, "name": "folder"})
-    if name in ("digits", "cifar10", "cifar100", "folder"):
-        return _absolute({**fields, "name": name})
-    looks_like_path = os.sep in name or name.startswith(("~", ".")) or Path(name).exists()
-    if not looks_like_path:
-        folders = [path.name for path in Path().glob("*") if path.is_dir()]
-        known = did_you_mean(name, [*NAMES, *folders]) or f"; known: {', '.join(NAMES)}"
-        raise DataError(f"{name!r} is neither a data set nor a folder{known}")
-    found = _absolute({**fields, "path": name})
-    return {**found, "name": cifar.kind_of(Path(found["path"])) or "folder"}
-
-
-def _absolute(fields: dict[str, Any]) -> dict[str, Any]:
-    """Make the path absolute, and that of labels_csv where it is not in the data's folder."""
-    found, root = dict(fields), Path()
-    path = fields.get("path", "." if fields["name"] == "folder" else "")
-    labels = fields.get("labels_csv")
-    if isinstance(path, str) and path:
-        found["path"] = _from_anywhere(path)
-        root = Path(found["path"])
-    if isinstance(labels, str) and Path(labels).is_file() and not (root / labels).is_file():
-        found["labels_csv"] = _from_anywhere(labels)
-    return found
-
-
-def _from_anywhere(path: str) -> str:
-    return os.path.normpath(expand_user(path).absolute())
 
 
 def foreign(config: DataConfig) -> DataSet:

@@ -121,13 +121,16 @@ class ConvMixer(nn.Module):
     def _is_fast(self, x: Tensor) -> bool:
         if len(x) < 2 or not library.is_usable(x) or not self.has_kernels():
             return False
-        layers = [layer for part in (self.stem, self.blocks) for layer in part.modules()]
+        layers = self._inner_layers()
         return all(layer.training and not layer._forward_hooks and not layer._forward_pre_hooks for layer in layers)
 
     def has_kernels(self) -> bool:
         """Return whether there are compiled kernels for blocks like these: as published, and as they were built."""
-        layers = [layer for part in (self.stem, self.blocks) for layer in part.modules()]
-        return self.plain and all(type(layer) in WITH_KERNELS for layer in layers)
+        known = all(type(layer) in WITH_KERNELS for layer in self._inner_layers())
+        return self.plain and known and all(type(block) is Block for block in self.blocks)
+
+    def _inner_layers(self) -> list[nn.Module]:
+        return [layer for part in (self.stem, self.blocks) for layer in part.modules()]
 
     def _deferred(self, x: Tensor) -> Deferred:
         """Return the features of normalised pixels in training, by compiled kernels."""

@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from mixlab.comparison.compose import ComparisonFile, compose_request
 from mixlab.comparison.request import ComparisonRequest
 from mixlab.config import flatten
-from mixlab.data import catalogue as data_sets
+from mixlab.data.names import expand
 from mixlab.errors import UsageError, did_you_mean
 from mixlab.evaluation.leaderboard import Leaderboard
 
@@ -83,7 +83,7 @@ def request_of(
 
 def _lying_at(found: Reproduction, given: Any) -> dict[str, Any]:
     """Return the data set of an experiment at another place; raises UsageError for another data set."""
-    name, fields = data_sets.expand(found.experiment["data"])["name"], data_sets.expand(given)
+    name, fields = expand(found.experiment["data"])["name"], expand(given)
     if fields["name"] == "folder":  # it may be the folder around a data set's own
         return {**fields, "name": name}
     if fields["name"] != name:

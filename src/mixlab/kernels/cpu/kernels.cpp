@@ -90,7 +90,29 @@ private:
 
 // What every position of a channel is multiplied with and what is added, before the convolution.
 struct Affine {
-    const float *scale, *shift;  // null: as they are
+    const float *scale, *shift;
+};
+
+// One piece of a depthwise convolution: some images, and the channels of one cache line in `groups` vectors.
+template <class T>
+struct Item {
+    static constexpr int64_t TOGETHER = LINE / sizeof(T);
+    int64_t chunk, first_image, last_image, first_channel, groups;
+
+    static int64_t count(const Shape& shape, int64_t images) {
+        return divide_up(shape.images, images) * divide_up(shape.channels, TOGETHER);
+    }
+    static Item at(int64_t number, const Shape& shape, int64_t images) {
+        const int64_t blocks = divide_up(shape.channels, TOGETHER), chunk = number / blocks;
+        const int64_t first = number % blocks * TOGETHER;
+        return {
+            chunk, chunk * images, least((chunk + 1) * images, shape.images) - 1, first,
+            divide_up(least(TOGETHER, shape.channels - first), LANES)};
+    }
+    // From a number of an image to its like in what comes next, which is asked for early.
+    int64_t next(int64_t image, int64_t size) const {
+        return image < last_image ? size : (first_image - image) * size + TOGETHER;
+    }
 };
 
 // PLAIN: the convolution.
@@ -103,29 +125,27 @@ template <class T, Mode MODE>
 void depthwise_forward(
     Shape shape, const T* x, Affine affine, const float* weights, const float* bias, const float* after, T* output,
     T* derivative, double* sums, double* squares, int64_t chunk, int64_t threads) {
-    const int64_t together = LINE / sizeof(T), blocks = divide_up(shape.channels, together);
     const int64_t parts = MODE == TRAINING ? shape.images : 0;
     Parts sum_parts(parts, shape.channels), square_parts(parts, shape.channels);
     const int64_t tile_size = Tile::size_of(shape.rows, shape.columns, shape.kernel);
     const int64_t before = (shape.kernel - 1) / 2, size = shape.positions() * shape.channels;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t item = 0; item < divide_up(shape.images, chunk) * blocks; item++) {
-        const int64_t first_image = item / blocks * chunk, first_channel = item % blocks * together;
-        const int64_t groups = divide_up(least(together, shape.channels - first_channel), LANES);
+    for (int64_t number = 0; number < Item<T>::count(shape, chunk); number++) {
+        const Item<T> item = Item<T>::at(number, shape, chunk);
+        const int64_t groups = item.groups;
         Vector* memory = scratch.reserve(tile_size + groups * shape.taps());
         Tile tile{memory, Tile::width_of(shape.columns, shape.kernel)};
         Vector* gathered = memory + tile_size;
         memset((void*)memory, 0, tile_size * sizeof(Vector));
         for (int64_t group = 0; group < groups; group++) {
-            const int64_t channel = first_channel + group * LANES;
+            const int64_t channel = item.first_channel + group * LANES;
             gather_weights(
                 weights, shape.taps(), channel, shape.channels - channel, false, gathered + group * shape.taps());
         }
-        const int64_t last_image = least(first_image + chunk, shape.images) - 1;
-        for (int64_t image = first_image; image <= last_image; image++) {
-            const int64_t next = image < last_image ? size : (first_image - image) * size + together;
+        for (int64_t image = item.first_image; image <= item.last_image; image++) {
+            const int64_t next = item.next(image, size);
             for (int64_t group = 0; group < groups; group++) {
-                const int64_t channel = first_channel + group * LANES;
+                const int64_t channel = item.first_channel + group * LANES;
                 const int64_t offset = image * shape.positions() * shape.channels + channel;
                 const T* from = x + offset;
                 with_lanes(shape.channels - channel, [&](auto lanes) {
@@ -184,7 +204,7 @@ template <class T, bool FUSED>
 void depthwise_backward(
     Shape shape, const T* gradient, const T* x, const float* weights, Fused<T> fused, T* input_gradient,
     float* weight_gradient, double* bias_gradient, int64_t threads) {
-    const int64_t together = LINE / sizeof(T), blocks = divide_up(shape.channels, together), taps = shape.taps();
+    const int64_t taps = shape.taps();
     const int64_t tile_size = Tile::size_of(shape.rows, shape.columns, shape.kernel);
     const int64_t before = (shape.kernel - 1) / 2, after = shape.kernel / 2;
     const int64_t size = shape.positions() * shape.channels;
@@ -192,23 +212,22 @@ void depthwise_backward(
     Parts weight_parts(weight_gradient ? shape.chunks() : 0, shape.channels * taps);
     Parts bias_parts(shape.chunks(), shape.channels);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t item = 0; item < shape.chunks() * blocks; item++) {
-        const int64_t chunk = item / blocks, first_channel = item % blocks * together;
-        const int64_t groups = divide_up(least(together, shape.channels - first_channel), LANES);
+    for (int64_t number = 0; number < Item<T>::count(shape, CHUNK); number++) {
+        const Item<T> item = Item<T>::at(number, shape, CHUNK);
+        const int64_t groups = item.groups;
         const int64_t width = Tile::width_of(shape.columns, shape.kernel);
         Vector* memory = scratch.reserve(2 * tile_size + groups * (2 * taps + 1));
         Tile inputs{memory, width}, above{memory + tile_size, width};
         Vector *mirrored = memory + 2 * tile_size, *totals = mirrored + groups * taps, *biases = totals + groups * taps;
         memset((void*)memory, 0, (2 * tile_size + groups * (2 * taps + 1)) * sizeof(Vector));
         for (int64_t group = 0; group < groups; group++) {
-            const int64_t channel = first_channel + group * LANES;
+            const int64_t channel = item.first_channel + group * LANES;
             gather_weights(weights, taps, channel, shape.channels - channel, true, mirrored + group * taps);
         }
-        const int64_t first_image = chunk * CHUNK, last_image = least(first_image + CHUNK, shape.images) - 1;
-        for (int64_t image = first_image; image <= last_image; image++) {
-            const int64_t next = image < last_image ? size : (first_image - image) * size + together;
+        for (int64_t image = item.first_image; image <= item.last_image; image++) {
+            const int64_t next = item.next(image, size);
             for (int64_t group = 0; group < groups; group++) {
-                const int64_t channel = first_channel + group * LANES;
+                const int64_t channel = item.first_channel + group * LANES;
                 const int64_t offset = image * shape.positions() * shape.channels + channel;
                 with_lanes(shape.channels - channel, [&](auto lanes) {
                     Vector a, b, c, scale, shift, total = {};
@@ -267,12 +286,12 @@ void depthwise_backward(
             }
         }
         for (int64_t group = 0; group < groups; group++) {
-            const int64_t channel = first_channel + group * LANES, left = least(LANES, shape.channels - channel);
-            with_lanes(left, [&](auto lanes) { store(bias_parts[chunk] + channel, biases[group], lanes); });
+            const int64_t channel = item.first_channel + group * LANES, left = least(LANES, shape.channels - channel);
+            with_lanes(left, [&](auto lanes) { store(bias_parts[item.chunk] + channel, biases[group], lanes); });
             if (!weight_gradient) continue;
             for (int64_t tap = 0; tap < taps; tap++)
                 for (int64_t lane = 0; lane < left; lane++)
-                    weight_parts[chunk][(channel + lane) * taps + tap] = totals[group * taps + tap][lane];
+                    weight_parts[item.chunk][(channel + lane) * taps + tap] = totals[group * taps + tap][lane];
         }
     }
     bias_parts.add_up(bias_gradient, threads);
