@@ -52,7 +52,7 @@ def mixlab_batches(values: dict, pixels: np.ndarray) -> Callable[[int], None]:
     mean, std = torch.tensor(MEAN).view(-1, 1, 1), torch.tensor(STD).view(-1, 1, 1)
 
     def one_batch(step: int) -> None:
-        out, _ = augment(config, spec, images, targets, draw(config, size, count, 0, step))
+        out, _ = augment(config, spec, images, targets, draw(config, size, np.arange(count), 0, step, 0))
         out.sub_(mean).div_(std)
 
     return one_batch

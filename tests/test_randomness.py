@@ -27,3 +27,11 @@ def test_numpys_global_generator_is_left_alone():
     np.random.seed(0)
     randomness.permutation(100, 0, "order", 1)
     assert np.random.rand() == expected
+
+
+def test_an_index_has_its_number_wherever_it_stands():
+    numbers = randomness.uniform_of(np.arange(100_000), 0, "flip")
+    assert np.array_equal(randomness.uniform_of(np.array([70, 3]), 0, "flip"), numbers[[70, 3]])
+    assert abs(numbers.mean() - 0.5) < 0.005
+    assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.02
+    assert not np.array_equal(numbers, randomness.uniform_of(np.arange(100_000), 1, "flip"))

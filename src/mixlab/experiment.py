@@ -19,7 +19,7 @@ from mixlab.models import catalogue as models
 from mixlab.models.catalogue import ModelConfig
 from mixlab.models.convmixer import ConvMixerConfig
 from mixlab.optim.optimizers import AdamWConfig, OptimizerConfig
-from mixlab.optim.schedules import OneCycleConfig, ScheduleConfig
+from mixlab.optim.schedules import OneCycleConfig, ScheduleConfig, learning_rate
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Recipe = Path | str | Mapping[str, Any]
@@ -43,6 +43,9 @@ class Experiment(Config):
     )
     weights: str = ""  # run, bundle or safetensors file to start from; "": fresh weights
     freeze: bool = False  # train only what `weights` did not have
+    image_sizes: tuple[tuple[Share, PositiveInt], ...] = ()  # (share of the steps, side in pixels that they begin to be
+    # trained at); evaluated is at data.image_size, and so are steps before the first and where it is ()
+    freeze_filters: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of the steps after which depthwise filters stay
     data: DataConfig = DigitsConfig()
     model: ModelConfig = ConvMixerConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -57,6 +60,11 @@ class Experiment(Config):
             raise ValueError(f"schedule_epochs={self.schedule_epochs} is shorter than epochs={self.epochs}")
         if self.freeze and not self.weights:
             raise ValueError("freeze=true needs weights=FILE_OR_RUN to start from")
+        shares = [share for share, _ in self.image_sizes]
+        if shares != sorted(set(shares)):
+            raise ValueError("image_sizes: the shares of the steps must rise")
+        if self.image_sizes and not self.model.any_image_size:
+            raise ValueError(f"image_sizes: {self.model.name} is built for one image size")
         return self
 
     def steps_per_epoch(self, images: int) -> int:
@@ -73,6 +81,24 @@ class Experiment(Config):
 
     def schedule_steps(self, images: int) -> int:
         return max(round((self.schedule_epochs or self.epochs) * self.steps_per_epoch(images)), 1)
+
+    def learning_rate(self, step: int, images: int) -> float:
+        """Return the learning rate of a step of a training on so many images."""
+        return learning_rate(self.schedule, self.optimizer.learning_rate, step, self.schedule_steps(images))
+
+    def image_size(self, step: int, images: int, usual: int) -> int:
+        """Return the side, in pixels, that a step is trained at; `usual` is that of the data."""
+        begun = [size for share, size in self.image_sizes if step >= share * self.schedule_steps(images)]
+        return begun[-1] if begun else usual
+
+    def relative_area(self, images: int, usual: int) -> float:
+        """Return the mean area that steps are trained at, over that of the data's images."""
+        total = self.steps(images)
+        return sum(self.image_size(step, images, usual) ** 2 for step in range(total)) / total / usual**2
+
+    def has_frozen_filters(self, step: int, images: int) -> bool:
+        """Return whether depthwise filters no longer learn at a step."""
+        return self.freeze_filters < 1 and step >= self.freeze_filters * self.schedule_steps(images)
 
 
 def parse_experiment(values: Mapping[str, Any]) -> Experiment:

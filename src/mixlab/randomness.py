@@ -24,6 +24,14 @@ def permutation(length: int, seed: int, *names: str | int) -> np.ndarray:
     return generator(seed, *names).permutation(length)
 
 
+def uniform_of(indices: np.ndarray, seed: int, *names: str | int) -> np.ndarray:
+    """Return one number from [0, 1) for each index, the same wherever the index stands, float64."""
+    words = indices.astype(np.uint64) + _sequence(seed, names).generate_state(1, np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # SplitMix64 (Steele et al., 2014)
+        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
+    return (words ^ (words >> np.uint64(31))) / 2.0**64
+
+
 def seed_torch(device: torch.device, seed: int, *names: str | int) -> None:
     """Seed the generators that torch's layers draw from: initial weights, dropout and drop-path."""
     number = int(_sequence(seed, names).generate_state(1, np.uint64)[0] >> np.uint64(1))

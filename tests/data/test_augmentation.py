@@ -43,9 +43,13 @@ def batch(count: int = 16, side: int = 16) -> tuple[Tensor, Tensor]:
     return images, torch.nn.functional.one_hot(torch.arange(count) % 3, 3).float()
 
 
+def drawn(config: AugmentationConfig, image_size: int, count: int, seed: int, step: int, epoch: int = 0) -> Draws:
+    return draw(config, image_size, np.arange(count), seed, step, epoch)
+
+
 def run(config: AugmentationConfig, spec: DataSpec, seed: int = 0, step: int = 0, side: int = 16):
     images, targets = batch(side=side)
-    return augment(config, spec, images, targets, draw(config, spec.image_size, len(images), seed, step))
+    return augment(config, spec, images, targets, drawn(config, spec.image_size, len(images), seed, step))
 
 
 def test_every_operation_is_in_the_contract():
@@ -77,8 +81,8 @@ def test_images_stay_images_and_targets_probabilities(name: str, spec: DataSpec)
 
 @pytest.mark.parametrize("name", ALL)
 def test_an_operation_draws_the_same_whatever_the_others_do(name: str, spec: DataSpec):
-    alone = draw(AugmentationConfig.parse({name: ALL[name]}), 16, 8, 0, 0)._asdict()
-    beside = draw(EVERYTHING, 16, 8, 0, 0)._asdict()
+    alone = drawn(AugmentationConfig.parse({name: ALL[name]}), 16, 8, 0, 0)._asdict()
+    beside = drawn(EVERYTHING, 16, 8, 0, 0)._asdict()
     fields = {
         "rotation": ["turned"],
         "rand_augment": ["operations", "magnitudes"],
@@ -98,7 +102,7 @@ def test_the_parameters_of_a_batch_can_be_sliced(name: str, spec: DataSpec):
     chosen = {key: ALL[key] for key in ALL if key != "mix"} if name in ("everything", "mix") else {name: ALL[name]}
     config = AugmentationConfig.parse(chosen)
     images, targets = batch()
-    draws = draw(config, 16, 16, 0, 0)
+    draws = drawn(config, 16, 16, 0, 0)
     whole, _ = augment(config, spec, images, targets, draws)
     part = Draws(*(tensor[4:8] for tensor in draws))
     # contrast, brightness and crops work on each image alone, so a slice equals the slice of the whole
@@ -108,7 +112,7 @@ def test_the_parameters_of_a_batch_can_be_sliced(name: str, spec: DataSpec):
 def test_existing_draws_are_what_they_were():
     """Recorded before zoom, rotation, RandAugment and greying existed."""
     off = {name: ALL[name] for name in ALL if name not in ("zoom", "rotation", "rand_augment", "random_grayscale")}
-    draws = draw(AugmentationConfig.parse(off), 32, 8, 7, 11)
+    draws = drawn(AugmentationConfig.parse(off), 32, 8, 7, 11)
     for field, digest in RECORDED.items():
         assert hashlib.sha256(getattr(draws, field).numpy().tobytes()).hexdigest()[:16] == digest, field
 
@@ -119,7 +123,7 @@ def test_one_channel_works_everywhere(name: str):
     config = EVERYTHING if name == "everything" else AugmentationConfig.parse({name: ALL[name]})
     images, targets = batch()
     images = images[:, :1].contiguous()
-    out, _ = augment(config, spec, images, targets, draw(config, 16, 16, 0, 0))
+    out, _ = augment(config, spec, images, targets, drawn(config, 16, 16, 0, 0))
     assert out.shape == (16, 1, 16, 16)
     assert torch.equal(out, images) == (name == "random_grayscale")
 
@@ -135,14 +139,14 @@ def test_the_size_of_a_chunk_does_not_matter(size: int, spec: DataSpec, monkeypa
 
 def test_stored_bytes_are_augmented_as_floats_are(spec: DataSpec):
     images, targets = batch()
-    stored, draws = (images * 255).to(torch.uint8), draw(EVERYTHING, 16, 16, 0, 0)
+    stored, draws = (images * 255).to(torch.uint8), drawn(EVERYTHING, 16, 16, 0, 0)
     ours, _ = augment(EVERYTHING, spec, stored, targets, draws)
     assert torch.equal(ours, augment(EVERYTHING, spec, stored.float() / 255, targets, draws)[0])
 
 
 def test_the_input_is_left_alone(spec: DataSpec):
     images, targets = batch()
-    augment(EVERYTHING, spec, images, targets, draw(EVERYTHING, 16, 16, 0, 0))
+    augment(EVERYTHING, spec, images, targets, drawn(EVERYTHING, 16, 16, 0, 0))
     assert torch.equal(images, batch()[0])
     assert torch.equal(targets, batch()[1])
 
@@ -151,13 +155,13 @@ def test_the_input_is_left_alone(spec: DataSpec):
 def test_quarter_turns_are_exact(quarters: int, spec: DataSpec):
     config = AugmentationConfig.parse({"rotation": {"turns": 0.5}})
     images, targets = batch()
-    draws = draw(config, 16, 16, 0, 0)._replace(turned=torch.full((16,), quarters / 4))
+    draws = drawn(config, 16, 16, 0, 0)._replace(turned=torch.full((16,), quarters / 4))
     turned, _ = augment(config, spec, images, targets, draws)
     torch.testing.assert_close(turned, images.rot90(quarters, (2, 3)), atol=1e-5, rtol=0)
 
 
 def test_angles_go_either_way_up_to_the_largest():
-    turned = draw(AugmentationConfig.parse({"rotation": {"turns": 0.1}}), 16, 4000, 0, 0).turned
+    turned = drawn(AugmentationConfig.parse({"rotation": {"turns": 0.1}}), 16, 4000, 0, 0).turned
     assert -0.1 <= turned.min() < -0.099
     assert 0.099 < turned.max() <= 0.1
     assert abs(turned.mean().item()) < 0.005
@@ -165,14 +169,14 @@ def test_angles_go_either_way_up_to_the_largest():
 
 def test_what_a_rotation_uncovers_is_the_mean(spec: DataSpec):
     config = AugmentationConfig.parse({"rotation": {"turns": 0.5}})
-    draws = draw(config, 16, 16, 0, 0)._replace(turned=torch.full((16,), 0.125))
+    draws = drawn(config, 16, 16, 0, 0)._replace(turned=torch.full((16,), 0.125))
     turned, _ = augment(config, spec, *batch(), draws)
     for corner in (turned[:, :, 0, 0], turned[:, :, -1, -1]):
         torch.testing.assert_close(corner, torch.tensor(spec.mean).expand(16, 3))
 
 
 def test_zoom_reads_about_the_middle_by_factors_of_each_side():
-    top, left, height, width = draw(AugmentationConfig.parse({"zoom": {"amount": 0.3}}), 16, 4000, 0, 0).region.T
+    top, left, height, width = drawn(AugmentationConfig.parse({"zoom": {"amount": 0.3}}), 16, 4000, 0, 0).region.T
     for start, length in ((top, height), (left, width)):
         assert 0.7 <= length.min() < 0.701
         assert 1.299 < length.max() <= 1.3001
@@ -182,8 +186,8 @@ def test_zoom_reads_about_the_middle_by_factors_of_each_side():
 
 def test_zoom_keeps_the_middle_of_crops_and_flips():
     others = {name: ALL[name] for name in ("resized_crop", "pad_crop", "horizontal_flip", "vertical_flip")}
-    plain = draw(AugmentationConfig.parse(others), 16, 50, 0, 0).region
-    zoomed = draw(AugmentationConfig.parse(others | {"zoom": {"amount": 0.3}}), 16, 50, 0, 0).region
+    plain = drawn(AugmentationConfig.parse(others), 16, 50, 0, 0).region
+    zoomed = drawn(AugmentationConfig.parse(others | {"zoom": {"amount": 0.3}}), 16, 50, 0, 0).region
     torch.testing.assert_close(zoomed[:, :2] + zoomed[:, 2:] / 2, plain[:, :2] + plain[:, 2:] / 2)
     assert ((zoomed[:, 2:] / plain[:, 2:] - 1).abs() <= 0.3001).all()
 
@@ -191,7 +195,7 @@ def test_zoom_keeps_the_middle_of_crops_and_flips():
 def test_zoom_in_by_two_shows_the_middle_and_out_by_two_a_frame(spec: DataSpec):
     config = AugmentationConfig.parse({"zoom": {"amount": 1.0}})
     images, targets = batch()
-    draws = draw(config, 16, 16, 0, 0)
+    draws = drawn(config, 16, 16, 0, 0)
     near, _ = augment(
         config, spec, images, targets, draws._replace(region=torch.tensor([[0.25, 0.25, 0.5, 0.5]]).repeat(16, 1))
     )
@@ -207,10 +211,10 @@ def test_zoom_in_by_two_shows_the_middle_and_out_by_two_a_frame(spec: DataSpec):
 
 def test_greyed_images_are_as_many_as_asked_and_hold_pillows_luma(spec: DataSpec):
     config = AugmentationConfig.parse({"random_grayscale": {"probability": 0.2}})
-    assert draw(config, 16, 4000, 0, 0).grey.mean().item() == pytest.approx(0.2, abs=0.02)
+    assert drawn(config, 16, 4000, 0, 0).grey.mean().item() == pytest.approx(0.2, abs=0.02)
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None].repeat(2, 1, 1, 1)
-    draws = draw(config, 16, 2, 0, 0)._replace(grey=torch.tensor([1.0, 0.0]))
+    draws = drawn(config, 16, 2, 0, 0)._replace(grey=torch.tensor([1.0, 0.0]))
     out, _ = augment(config, spec, images, torch.eye(3)[:2], draws)
     luma = torch.from_numpy(np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.float32))
     assert (out[0] * 255 - luma).abs().max() <= 1
@@ -226,7 +230,7 @@ def test_everything_off_changes_nothing(spec: DataSpec):
 def test_pad_crop_moves_by_whole_pixels_and_fills_with_the_mean(spec: DataSpec):
     config = AugmentationConfig.parse({"pad_crop": {"padding": 4}})
     images, targets = batch(200)
-    draws = draw(config, 16, 200, 0, 0)
+    draws = drawn(config, 16, 200, 0, 0)
     out, _ = augment(config, spec, images, targets, draws)
     shifts = (draws.region[:, :2] * 16).round().long()
     assert set(shifts.flatten().tolist()) == set(range(-4, 5))
@@ -239,13 +243,28 @@ def test_pad_crop_moves_by_whole_pixels_and_fills_with_the_mean(spec: DataSpec):
 
 def test_flips_happen_as_often_as_asked(spec: DataSpec):
     config = AugmentationConfig.parse({"horizontal_flip": {"probability": 0.25}})
-    flipped = draw(config, 16, 4000, 0, 0).region[:, 3] < 0
+    flipped = drawn(config, 16, 4000, 0, 0).region[:, 3] < 0
     assert flipped.float().mean().item() == pytest.approx(0.25, abs=0.03)
+
+
+def test_an_alternating_flip_shows_each_image_from_both_sides_in_two_epochs():
+    config = AugmentationConfig.parse({"horizontal_flip": {"probability": 0.5, "alternating": True}})
+    epochs = [drawn(config, 16, 4000, 0, step, epoch=step).region[:, 3] < 0 for step in range(3)]
+    assert torch.equal(epochs[0], ~epochs[1])
+    assert torch.equal(epochs[0], epochs[2])
+    assert epochs[0].float().mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_an_alternating_flip_belongs_to_the_image_wherever_it_stands():
+    config = AugmentationConfig.parse({"horizontal_flip": {"probability": 0.5, "alternating": True}})
+    order = np.random.default_rng(0).permutation(500)
+    here, there = drawn(config, 16, 500, 0, 0).region, draw(config, 16, order, 0, 7, 0).region
+    assert torch.equal(here[order], there)
 
 
 def test_resized_crops_have_the_areas_asked_and_lie_inside():
     config = AugmentationConfig.parse({"resized_crop": {"scale": (0.5, 0.6)}})
-    top, left, height, width = draw(config, 16, 2000, 0, 0).region.unbind(1)
+    top, left, height, width = drawn(config, 16, 2000, 0, 0).region.unbind(1)
     areas = height * width
     assert 0.5 <= areas.min() < 0.51
     assert 0.59 < areas.max() <= 0.6001
@@ -277,7 +296,7 @@ def test_a_hole_is_a_square_of_its_size_filled_with_the_mean(spec: DataSpec):
 
 def test_erased_shares_follow_the_scale(spec: DataSpec):
     config = AugmentationConfig.parse({"random_erasing": {"probability": 1.0, "scale": (0.2, 0.2)}})
-    mask = box_mask(draw(config, 16, 500, 0, 0).erased, 100)
+    mask = box_mask(drawn(config, 16, 500, 0, 0).erased, 100)
     assert mask.float().mean().item() == pytest.approx(0.2, abs=0.01)
 
 
@@ -296,7 +315,7 @@ def test_mixed_targets_follow_the_pixels():
 
 
 def test_with_both_mixes_on_a_coin_decides():
-    draws = draw(AugmentationConfig.parse({"mix": {"mixup": 1.0, "cutmix": 1.0}}), 16, 1000, 0, 0)
+    draws = drawn(AugmentationConfig.parse({"mix": {"mixup": 1.0, "cutmix": 1.0}}), 16, 1000, 0, 0)
     blended, pasted = draws.own_share < 1, draws.pasted[:, 2] > 0
     assert not (blended & pasted).any()
     assert pasted.float().mean().item() == pytest.approx(0.5, abs=0.05)

@@ -81,7 +81,7 @@ def test_the_cpu_answers_as_the_gpu_does(tiny: dict, tmp_path: Path, pictures: P
 def test_augmentation_is_the_same_on_both(spec: DataSpec):
     config = AugmentationConfig.parse(AUGMENTED["augmentation"])
     images, targets = torch.rand(64, 3, 16, 16), torch.eye(3)[torch.arange(64) % 3]
-    draws = draw(config, 16, 64, 0, 0)
+    draws = draw(config, 16, np.arange(64), 0, 0, 0)
     on_cpu, _ = augment(config, spec, images, targets, draws)
     on_gpu, _ = augment(config, spec, images.cuda(), targets.cuda(), draws.to(torch.device("cuda")))
     # the 256 levels of posterize and equalize may round to another one where a pixel lies between two

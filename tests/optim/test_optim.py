@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mixlab.errors import UsageError
+from mixlab.models.catalogue import create_model
 from mixlab.optim.average import ramped_decay, update_average
-from mixlab.optim.optimizers import AdamConfig, AdamWConfig, SGDConfig, parameter_groups
+from mixlab.optim.muon import hidden_matrices, orthogonalised
+from mixlab.optim.optimizers import AdamConfig, AdamWConfig, MuonConfig, SGDConfig, parameter_groups
 from mixlab.optim.schedules import (
     ConstantConfig,
     CosineConfig,
@@ -129,3 +131,53 @@ def test_the_average_follows_its_formula_buffers_included():
 def test_the_average_forgets_the_first_weights_fast():
     assert ramped_decay(0.999, 0) == 0.1
     assert ramped_decay(0.999, 10**6) == 0.999
+
+
+def test_muon_is_torchs_for_matrices_and_adamw_for_the_rest():
+    networks = [create_model("convmixer_256_8", dim=24, depth=2, num_classes=3) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    hidden = hidden_matrices(networks[1])
+    assert {tuple(matrix.shape) for matrix in hidden} == {(24, 24, 1, 1)}
+    matrices = [nn.Parameter(each.detach().flatten(1).clone()) for each in networks[1].parameters() if each in hidden]
+    others = [each for each in networks[1].parameters() if each not in hidden]
+    ours = MuonConfig(weight_decay=0.1, decay_all=True).build(networks[0])
+    rest = torch.optim.AdamW(others, 0.01, weight_decay=0.1)
+    theirs = torch.optim.Muon(matrices, 0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        gradients = [torch.randn_like(parameter) for parameter in networks[0].parameters()]
+        for left, right, gradient in zip(networks[0].parameters(), networks[1].parameters(), gradients, strict=True):
+            left.grad, right.grad = gradient.clone(), gradient.clone()
+        for matrix, source in zip(matrices, (each for each in networks[1].parameters() if each in hidden), strict=True):
+            assert source.grad is not None
+            matrix.grad = source.grad.flatten(1)
+        for optimizer in (ours, rest, theirs):
+            optimizer.step()
+    found = [each for each in networks[0].parameters() if each.ndim == 4 and each.shape == (24, 24, 1, 1)]
+    for left, right in zip(found, matrices, strict=True):
+        torch.testing.assert_close(left.flatten(1), right, rtol=0, atol=2e-3)  # products of bfloat16 in other orders
+    for left, right in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        if right not in hidden:
+            torch.testing.assert_close(left, right)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 40, 8), (1, 8, 40)])
+def test_orthogonalised_matrices_keep_their_singular_vectors(shape: tuple[int, ...]):
+    torch.manual_seed(0)
+    matrices = torch.randn(shape)
+    found = orthogonalised(matrices, iterations=5)
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    inside = left.mT @ found @ right.mT
+    values = inside.diagonal(dim1=1, dim2=2)
+    assert (values > 0.3).all()
+    assert (values < 1.4).all()
+    assert (inside - values.diag_embed()).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "mixer_small_patch4", "resnet9"])
+def test_muon_leaves_the_first_and_the_last_layer_to_adamw(name: str):
+    network = create_model(name, num_classes=7)
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    hidden = hidden_matrices(network)
+    assert layers[0].weight not in hidden
+    assert layers[-1].weight not in hidden
+    assert len(hidden) == len(layers) - 2

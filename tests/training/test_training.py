@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from mixlab.api import evaluate
-from mixlab.errors import DataError, Interrupted, RunError, TrainingError
+from mixlab.errors import DataError, Interrupted, RunError, TrainingError, UsageError
 from mixlab.experiment import Experiment, parse_experiment
 from mixlab.run.bundle import read_bundle
 from mixlab.run.checkpoint import load_newest
@@ -100,6 +101,51 @@ def test_a_stopped_run_goes_on_as_if_it_never_stopped(
             train(experiment, Options(device="cpu", workers=0, out=options.out / "again", quiet=True))
     broken = train(experiment, Options(device="cpu", workers=2, stream=True, out=options.out / "again", quiet=True))
     assert content(broken) == content(whole)
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_what_changes_during_training_changes_at_the_same_step_after_a_stop(
+    tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch, stop: int
+):
+    values = tiny | {"epochs": 3, "optimizer": "muon", "freeze_filters": 0.5, "image_sizes": [[0, 8], [0.6, 12]]}
+    values["augmentation"] = {"horizontal_flip": {"probability": 0.5, "alternating": True}}
+    values["model"] = tiny["model"] | {"filters": "covariance"}
+    experiment = parse_experiment(values)
+    whole = train(experiment, options)
+    with monkeypatch.context() as patch:
+        stop_after(patch, stop)
+        with pytest.raises(Interrupted):
+            train(experiment, Options(device="cpu", workers=0, out=options.out / "again", quiet=True))
+    again = train(experiment, Options(device="cpu", workers=0, out=options.out / "again", quiet=True))
+    assert content(again) == content(whole)
+
+
+def test_filters_stay_and_sizes_grow_from_the_steps_that_were_asked_for(
+    tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch
+):
+    seen, real = [], step.train_step
+
+    def watched(state, experiment, spec, batch, rate):
+        real(state, experiment, spec, batch, rate)
+        seen.append((spec.image_size, state.model.blocks[0].depthwise[0].weight.detach().clone()))
+
+    monkeypatch.setattr(loop, "train_step", watched)
+    experiment = parse_experiment(tiny | {"epochs": 4, "freeze_filters": 0.5, "image_sizes": [[0.25, 8], [0.75, 12]]})
+    train(experiment, options)
+    sizes, filters = zip(*seen, strict=True)
+    usual, count = 16, len(seen)
+    assert list(sizes) == [usual] * (count // 4) + [8] * (count // 2) + [12] * (count // 4)
+    changed = [not torch.equal(left, right) for left, right in itertools.pairwise(filters)]
+    assert changed == [True] * (count // 2 - 1) + [False] * (count // 2)
+
+
+def test_sizes_that_a_model_cannot_take_are_refused(tiny: dict, options: Options):
+    with pytest.raises(UsageError, match="vit is built for one image size"):
+        parse_experiment(tiny | {"model": "vit_small_patch4", "image_sizes": [[0, 8]]})
+    with pytest.raises(UsageError, match="must rise"):
+        parse_experiment(tiny | {"image_sizes": [[0.5, 8], [0.2, 12]]})
+    with pytest.raises(UsageError, match="patch_size=4 is larger"):
+        train(parse_experiment(tiny | {"image_sizes": [[0, 2]], "model": tiny["model"] | {"patch_size": 4}}), options)
 
 
 def test_workers_and_memory_change_nothing(tiny: dict, options: Options):

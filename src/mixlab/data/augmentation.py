@@ -5,12 +5,12 @@ Two steps: `draw` makes every parameter of every image of a batch from (seed, st
 of a captured graph. What an operation uncovers is filled with the data's mean.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
@@ -52,6 +52,7 @@ class PadCropConfig(Config):
 
 class FlipConfig(Config):
     probability: Probability = 0.0
+    alternating: bool = False  # an image flipped in one epoch is not in the next (Jordan, 2024)
 
 
 class ZoomConfig(Config):
@@ -145,8 +146,15 @@ class Draws(NamedTuple):
         return (Draws(*rows) for rows in zip(*(tensor.split(size) for tensor in self), strict=True))
 
 
-def draw(config: AugmentationConfig, image_size: int, batch: int, seed: int, step: int) -> Draws:
-    """Draw the parameters of a batch; each operation from a stream of its own, whatever the others do."""
+def draw(
+    config: AugmentationConfig, image_size: int, indices: Int[np.ndarray, " batch"], seed: int, step: int, epoch: int
+) -> Draws:
+    """Draw the parameters of a batch; each operation from a stream of its own, whatever the others do.
+
+    Args:
+        indices: of the images in their set.
+    """
+    batch = len(indices)
 
     def stream(name: str) -> np.random.Generator:
         return randomness.generator(seed, "step", step, name)
@@ -154,9 +162,13 @@ def draw(config: AugmentationConfig, image_size: int, batch: int, seed: int, ste
     own_share, pasted = _draw_mix(config.mix, batch, stream("mix"))
     operations, magnitudes = draw_operations(config.rand_augment, batch, stream("rand_augment"))
     jitter = config.color_jitter
+    flips = [
+        _draw_flips(flip, name, indices, seed, step, epoch)
+        for flip, name in ((config.vertical_flip, "vertical_flip"), (config.horizontal_flip, "horizontal_flip"))
+    ]
     strength = np.array([jitter.brightness, jitter.contrast, jitter.saturation])
     return Draws(
-        region=_tensor(_draw_region(config, image_size, batch, stream)),
+        region=_tensor(_draw_region(config, image_size, batch, flips, stream)),
         turned=_tensor(config.rotation.turns * stream("rotation").uniform(-1, 1, batch)),
         operations=torch.from_numpy(operations),
         magnitudes=_tensor(magnitudes),
@@ -245,24 +257,33 @@ def box_mask(boxes: Float[Tensor, "batch 4"], size: int) -> Float[Tensor, "batch
 
 
 def _draw_region(
-    config: AugmentationConfig, image_size: int, batch: int, stream: Callable[[str], np.random.Generator]
+    config: AugmentationConfig,
+    image_size: int,
+    batch: int,
+    flips: Sequence[np.ndarray],
+    stream: Callable[[str], np.random.Generator],
 ) -> np.ndarray:
     crop = config.resized_crop
     region = _place(_sides(crop.scale, crop.ratio, batch, stream("resized_crop")), stream("resized_crop_place"))
     padding = config.pad_crop.padding
     shift = stream("pad_crop").integers(-padding, padding + 1, (batch, 2)) / image_size
     region[:, :2] += shift * region[:, 2:]
-    for axis, flip, name in (
-        (0, config.vertical_flip, "vertical_flip"),
-        (1, config.horizontal_flip, "horizontal_flip"),
-    ):
-        flipped = stream(name).random(batch) < flip.probability
+    for axis, flipped in enumerate(flips):
         region[flipped, axis] += region[flipped, axis + 2]
         region[flipped, axis + 2] *= -1
     factors = 1 + config.zoom.amount * stream("zoom").uniform(-1, 1, (batch, 2))
     region[:, :2] += region[:, 2:] * (1 - factors) / 2
     region[:, 2:] *= factors
     return region
+
+
+def _draw_flips(
+    config: FlipConfig, name: str, indices: np.ndarray, seed: int, step: int, epoch: int
+) -> Bool[np.ndarray, " batch"]:
+    if not config.alternating:
+        return randomness.generator(seed, "step", step, name).random(len(indices)) < config.probability
+    flipped_first = randomness.uniform_of(indices, seed, name) < config.probability
+    return flipped_first ^ bool(epoch % 2)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -22,6 +22,9 @@ class Batch:
     labels: Tensor  # (batch,), int64
     indices: np.ndarray  # (batch,), of the images in their set; unreadable ones are left out
 
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.images.to(device), self.labels.to(device), self.indices)
+
 
 @dataclass(frozen=True, eq=False)
 class MemoryImages:

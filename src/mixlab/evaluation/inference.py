@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mixlab import devices
@@ -47,12 +47,13 @@ def as_input(images: Tensor, spec: DataSpec) -> Float[Tensor, "batch channels si
 
 
 def as_training_input(
-    experiment: Experiment, spec: DataSpec, images: Tensor, labels: Int[Tensor, " batch"], step: int
+    experiment: Experiment, spec: DataSpec, batch: Batch, step: int, epoch: int
 ) -> tuple[Float[Tensor, "batch channels size size"], Float[Tensor, "batch classes"]]:
     """Return a batch of stored images as the network sees it at a step: augmented, with its target probabilities."""
-    draws = draw(experiment.augmentation, spec.image_size, len(images), experiment.seed, step)
-    targets = nn.functional.one_hot(labels.to(images.device), spec.num_classes).float()
-    return augment(experiment.augmentation, spec, images, targets, draws.to(images.device))
+    config, images = experiment.augmentation, batch.images
+    draws = draw(config, spec.image_size, batch.indices, experiment.seed, step, epoch)
+    targets = nn.functional.one_hot(batch.labels.to(images.device), spec.num_classes).float()
+    return augment(config, spec, images, targets, draws.to(images.device))
 
 
 def as_pixels(images: Float[Tensor, "batch channels height width"]) -> np.ndarray:

@@ -151,9 +151,13 @@ class _Block(torch.autograd.Function):
         a = gamma * inverse
         b = -a * inverse * of_gamma / _positions(x)
         c = -a * of_beta / _positions(x) - b * mean
-        of_x = operators.mixing_backward(of_mixed, x, scale, shift, taps, inner, inner_slope, a, b, c)
-        found = (*of_x, of_gamma, of_beta, None, of_matrix, of_matrix_bias)
-        return tuple(each if each is None or each is of_x[0] else each.float() for each in found)
+        of_weight = ctx.needs_input_grad[3]
+        of_x, of_scale, of_shift, of_taps, of_taps_bias = operators.mixing_backward(
+            of_mixed, x, scale, shift, taps, inner, inner_slope, a, b, c, of_weight
+        )
+        of_taps = of_taps if of_weight else None
+        found = (of_x, of_scale, of_shift, of_taps, of_taps_bias, of_gamma, of_beta, None, of_matrix, of_matrix_bias)
+        return tuple(each if each is None or each is of_x else each.float() for each in found)
 
 
 def _gelu_backward(

@@ -4,6 +4,8 @@ Activations are (batch, channels, rows, columns) in channels_last, float32 or bf
 float32, and sums come back as float64. Each operator has its plain twin, of the same name, in `reference`.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -62,23 +64,24 @@ def mixing_backward(
     a: Tensor,
     b: Tensor,
     c: Tensor,
+    of_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of x, scale, shift, weight and bias.
+    """Return the gradients of x, scale, shift, weight (empty where it is not wanted) and bias.
 
     Args:
         gradient: of y's affine plus scale * x + shift; so it reaches x past the convolution too.
         a, b, c: of each channel, such that the gradient of y is a * gradient + b * y + c.
     """
     gradient = _dense(gradient.to(x.dtype))
-    of_x, of_weight = torch.empty_like(x), weight.new_empty(weight.shape, dtype=torch.float32)
+    of_x, of_taps = torch.empty_like(x), weight.new_empty(weight.shape if of_weight else 0, dtype=torch.float32)
     of_scale, of_shift, of_bias = _sums(x), _sums(x), _sums(x)
     parameters = map(_single, (scale, shift, weight))
     coefficients = map(_single, (a, b, c))
     library.call(
         "mixing_backward", x.dtype, *_shape(x, weight), gradient, x, *parameters, y, slope, *coefficients,
-        of_x, of_weight, of_bias, of_shift, of_scale,
+        of_x, of_taps if of_weight else None, of_bias, of_shift, of_scale,
     )  # fmt: skip
-    return of_x, of_scale, of_shift, of_weight, of_bias
+    return of_x, of_scale, of_shift, of_taps, of_bias
 
 
 @torch.library.custom_op("mixlab::block_inference", mutates_args=())
@@ -170,8 +173,9 @@ def _(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> 
 
 
 @mixing_backward.register_fake
-def _(gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-    return _like(x), _sums(x), _sums(x), weight.new_empty(weight.shape, dtype=torch.float32), _sums(x)
+def _(gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    of_taps = weight.new_empty(weight.shape if rest[-1] else 0, dtype=torch.float32)
+    return _like(x), _sums(x), _sums(x), of_taps, _sums(x)
 
 
 @block_inference.register_fake

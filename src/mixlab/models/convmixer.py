@@ -7,7 +7,7 @@
 followed by the mean over positions and a linear classifier.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mixlab.config import Config
 from mixlab.kernels import library, mixing
 from mixlab.kernels.mixing import Deferred
+from mixlab.models.filters import initialise_filters
 from mixlab.models.layers import (
     ChannelLayerNorm,
     DropPath,
@@ -33,6 +34,7 @@ from mixlab.spec import DataSpec
 
 Activation = Literal["gelu", "relu"]
 Norm = Literal["batch", "layer"]
+Filters = Literal["default", "covariance"]
 Residual = Literal["plain", "none", "gamma", "both"]
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
@@ -40,6 +42,7 @@ NORMS: dict[Norm, type[nn.Module]] = {"batch": nn.BatchNorm2d, "layer": ChannelL
 
 
 class ConvMixerConfig(Config):
+    any_image_size: ClassVar[bool] = True
     name: Literal["convmixer"] = "convmixer"
     dim: PositiveInt = 256  # channels everywhere after the stem (the paper's h)
     depth: PositiveInt = 8  # number of blocks (the paper's d)
@@ -53,6 +56,7 @@ class ConvMixerConfig(Config):
     dropout: Fraction = 0.0  # before the classifier
     drop_path: Fraction = 0.0  # of the last block's residual branch; rises linearly from 0 at the first
     initialisation: Initialisation = "default"
+    filters: Filters = "default"  # depthwise ones at the start; covariance: smooth, and wider in deeper blocks
 
     @property
     def width(self) -> int:
@@ -101,6 +105,8 @@ class ConvMixer(nn.Module):
         self.classifier = nn.Linear(config.dim, spec.num_classes)
         self.plain = (config.residual, config.drop_path) == ("plain", 0)
         initialise(self, config.initialisation)
+        if config.filters == "covariance":
+            initialise_filters([layer for layer in self.blocks.modules() if isinstance(layer, SameConv2d)])
 
     def forward_features(
         self, x: Float[Tensor, "batch channels height width"]

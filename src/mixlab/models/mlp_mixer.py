@@ -1,6 +1,6 @@
 """MLP-Mixer (Tolstikhin et al., 2021): one MLP over the patches and one over the channels, in turns."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import NonNegativeInt, PositiveInt
@@ -24,6 +24,7 @@ from mixlab.spec import DataSpec
 
 
 class MLPMixerConfig(Config):
+    any_image_size: ClassVar[bool] = False
     name: Literal["mlp_mixer"] = "mlp_mixer"
     dim: PositiveInt = 512  # channels of a token
     depth: PositiveInt = 8  # number of blocks

@@ -1,6 +1,6 @@
 """ResNet of basic blocks (He et al., 2016): ResNet-18 and -34, in any width, for small and for large images."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import PositiveInt
@@ -14,6 +14,7 @@ Stem = Literal["cifar", "imagenet"]
 
 
 class ResNetConfig(Config):
+    any_image_size: ClassVar[bool] = True
     name: Literal["resnet"] = "resnet"
     width: PositiveInt = 64  # channels of the first stage; each of the others doubles them
     stages: tuple[PositiveInt, ...] = (2, 2, 2, 2)  # blocks of each stage

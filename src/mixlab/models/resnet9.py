@@ -1,6 +1,6 @@
 """ResNet-9: the small residual network of fast CIFAR training, 3x3 convolutions and max pooling only."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import PositiveInt
@@ -15,6 +15,7 @@ SMALLEST_IMAGE = 8  # pixels; three poolings halve it to one
 
 
 class ResNet9Config(Config):
+    any_image_size: ClassVar[bool] = True
     name: Literal["resnet9"] = "resnet9"
     width: PositiveInt = 32  # channels of the first layer; the others have 2, 4 and 8 times as many
     dropout: Fraction = 0.2  # before the classifier

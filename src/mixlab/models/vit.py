@@ -9,7 +9,7 @@ embedding's included, is a 1x1 convolution over the row of tokens: other layers,
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -36,6 +36,7 @@ Projection = Literal["linear", "convolution"]
 
 
 class ViTConfig(Config):
+    any_image_size: ClassVar[bool] = False
     name: Literal["vit"] = "vit"
     dim: PositiveInt = 192  # channels of a token
     depth: PositiveInt = 12  # number of blocks

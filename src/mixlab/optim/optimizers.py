@@ -3,10 +3,11 @@
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import nn
 
 from mixlab.config import Config
+from mixlab.optim.muon import Muon, hidden_matrices
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -24,6 +25,28 @@ class AdamWConfig(Config):
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         groups = parameter_groups(model, self.weight_decay, self.decay_all)
         return torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, eps=self.epsilon, foreach=True)
+
+
+class MuonConfig(Config):
+    """Muon (Jordan et al., 2024) for the matrices between stem and classifier, AdamW for everything else."""
+
+    name: Literal["muon"] = "muon"
+    learning_rate: PositiveFloat = 0.01  # peak, of both
+    weight_decay: NonNegativeFloat = 0.01
+    decay_all: bool = False  # decay norms, biases and gammas too
+    momentum: Decay = 0.95  # of matrices
+    iterations: PositiveInt = 5  # of Newton and Schulz, that make an update orthogonal
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    epsilon: PositiveFloat = 1e-8
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        hidden = hidden_matrices(model)
+        groups = [{**group, "matrices": False} for group in parameter_groups(model, self.weight_decay, self.decay_all)]
+        matrices = [parameter for parameter in groups[0]["params"] if parameter in hidden]
+        groups[0]["params"] = [parameter for parameter in groups[0]["params"] if parameter not in hidden]
+        groups.append({"params": matrices, "weight_decay": self.weight_decay, "matrices": True})
+        groups = [group for group in groups if group["params"]]
+        return Muon(groups, self.learning_rate, self.betas, self.epsilon, self.momentum, self.iterations)
 
 
 class AdamConfig(Config):
@@ -62,7 +85,7 @@ class SGDConfig(Config):
         )
 
 
-OptimizerConfig = Annotated[AdamWConfig | AdamConfig | SGDConfig, Field(discriminator="name")]
+OptimizerConfig = Annotated[AdamWConfig | MuonConfig | AdamConfig | SGDConfig, Field(discriminator="name")]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool) -> list[dict]:

@@ -212,7 +212,7 @@ def _batch(material: Material, found: DataSet, experiment: Experiment) -> Markup
     readable = _readable(material, found.train)
     spread = np.linspace(0, len(readable) - 1, min(BATCH, len(readable))).astype(np.int64)
     batch = found.train.batch(readable[spread])
-    images, targets = inference.as_training_input(experiment, found.spec, batch.images, batch.labels, step=0)
+    images, targets = inference.as_training_input(experiment, found.spec, batch, step=0, epoch=0)
     shown = [
         Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(
             tiles.picture(pixels, "training image", width=72), _target(target, found.spec.classes)

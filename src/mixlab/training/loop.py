@@ -10,8 +10,6 @@ from mixlab.data.images import Batch, Images
 from mixlab.data.loading import batches
 from mixlab.errors import DataError, TrainingError
 from mixlab.evaluation import inference
-from mixlab.experiment import Experiment
-from mixlab.optim.schedules import learning_rate
 from mixlab.run.checkpoint import save_checkpoint
 from mixlab.training.prepare import report_unreadable
 from mixlab.training.progress import epoch_line
@@ -41,12 +39,6 @@ def save(session: Session, state: TrainState) -> None:
     save_checkpoint(session.run, state.checkpoint())
 
 
-def rate(experiment: Experiment, step: int, images: int) -> float:
-    """Return the learning rate of a step of a training on so many images."""
-    peak = experiment.optimizer.learning_rate
-    return learning_rate(experiment.schedule, peak, step, experiment.schedule_steps(images))
-
-
 def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator[Batch, None, None]:
     experiment, images = session.experiment, session.data.train
     per_epoch = experiment.steps_per_epoch(len(images))
@@ -71,9 +63,12 @@ def _one_step(session: Session, state: TrainState, batch: Batch) -> None:
     if len(batch.indices) == 0:  # not one file of the batch can be read; the epoch's report names them
         state.step += 1
         return
-    experiment, spec = session.experiment, session.data.spec
-    images, labels = batch.images.to(session.device), batch.labels.to(session.device)
-    train_step(state, experiment, spec, images, labels, rate(experiment, state.step, len(session.data.train)))
+    experiment, spec, images = session.experiment, session.data.spec, len(session.data.train)
+    if experiment.has_frozen_filters(state.step, images):
+        state.freeze_filters()
+    spec = spec.model_copy(update={"image_size": experiment.image_size(state.step, images, spec.image_size)})
+    rate = experiment.learning_rate(state.step, images)
+    train_step(state, experiment, spec, batch.to(session.device), rate)
     if session.device.type == "cpu":  # elsewhere a look each step would make the device wait
         _check_finite(session, state)
 
@@ -100,7 +95,7 @@ def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: 
         row |= {f"{split}_loss": found.loss(), f"{split}_top1": found.top1()}
         _choose(session, state, row[f"{split}_top1"], row[f"{split}_loss"])
     report_unreadable(session)
-    row["learning_rate"] = rate(session.experiment, state.step - 1, len(session.data.train))
+    row["learning_rate"] = session.experiment.learning_rate(state.step - 1, len(session.data.train))
     state.sums.zero_()
     state.epoch += 1
     session.run.add_metrics(row)

@@ -199,7 +199,7 @@ def _loss_of_step(
 ) -> float:
     """Take one step, and return the mean loss of its batch in nats."""
     state.sums.zero_()
-    train_step(state, experiment, data.spec, batch.images.to(device), batch.labels.to(device), rate)
+    train_step(state, experiment, data.spec, batch.to(device), rate)
     loss, _, count = state.sums.tolist()
     return loss / count
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from mixlab import devices
 from mixlab.data.catalogue import DataSet
-from mixlab.data.images import FileImages
+from mixlab.data.images import Batch, FileImages
 from mixlab.data.loading import held_bytes
 from mixlab.errors import DataError, TrainingError
 from mixlab.experiment import Experiment
@@ -40,7 +40,7 @@ class Plan:
     steps: int
     batch_size: int
     device: str
-    step_seconds: float  # measured
+    step_seconds: float  # measured, the mean over steps where they differ in image size
     evaluation_seconds: float  # of one epoch's validation, extrapolated
     memory_bytes: int  # model, optimiser, activations and images held; an estimate
     slow_kernels: str = ""  # why a ConvMixer has no compiled kernels here
@@ -126,7 +126,7 @@ def make_plan(experiment: Experiment, data: DataSet, device: torch.device, worke
         steps=experiment.steps(images),
         batch_size=batch,
         device=device_name(device),
-        step_seconds=step * batch,
+        step_seconds=step * batch * experiment.relative_area(images, size),
         evaluation_seconds=forward * len(watched),
         memory_bytes=weights + activations + held_bytes(data.train) + held_bytes(data.validation),
         slow_kernels=_slow_kernels(model, device),
@@ -183,16 +183,16 @@ def _measure(experiment: Experiment, data: DataSet, device: torch.device, worker
     if len(batch.indices) == 0:
         raise DataError(f"none of {len(spread)} training pictures can be read; mixlab data check names the reasons")
     count = min(experiment.batch_size, len(batch.indices))
-    images, labels = batch.images[:count].to(device), batch.labels[:count].to(device)
-    trial = experiment.model_copy(update={"accumulate": min(experiment.accumulate, len(images))})
+    batch = Batch(batch.images[:count], batch.labels[:count], batch.indices[:count]).to(device)
+    trial = experiment.model_copy(update={"accumulate": min(experiment.accumulate, count)})
     state.train_mode()
     steps = []
     while len(steps) < 2 or (sum(steps) < 2 and len(steps) < 8):
         started = _now(device)
-        train_step(state, trial, data.spec, images, labels, rate=0.0)
+        train_step(state, trial, data.spec, batch, rate=0.0)
         steps.append(_now(device) - started)
-    forward = _measure_forward(state.model, data, device, len(images))
-    return sorted(steps[1:])[(len(steps) - 1) // 2] / len(images) + decoding, forward + decoding
+    forward = _measure_forward(state.model, data, device, count)
+    return sorted(steps[1:])[(len(steps) - 1) // 2] / count + decoding, forward + decoding
 
 
 def _measure_forward(model: nn.Module, data: DataSet, device: torch.device, count: int) -> float:

@@ -13,6 +13,8 @@ from mixlab.training.session import Options, Session
 
 
 def check_data(data: DataSet, experiment: Experiment) -> None:
+    """Raise DataError where the data is too little to train on, UsageError where its images are too small."""
+    _check_image_sizes(data, experiment)
     if data.spec.num_classes < 2:
         raise DataError(f"training needs two classes or more; found only {data.spec.classes[0]!r}")
     if len(data.train) < 2:
@@ -24,6 +26,13 @@ def check_data(data: DataSet, experiment: Experiment) -> None:
             f"{len(data.train)} training images are too few to set some aside for validation; "
             "add images, or a validation and a test folder"
         )
+
+
+def _check_image_sizes(data: DataSet, experiment: Experiment) -> None:
+    """Raise UsageError where a size that is trained at is too small for the model."""
+    for _, size in experiment.image_sizes:
+        with torch.device("meta"):
+            experiment.model.build(data.spec.model_copy(update={"image_size": size}))
 
 
 def hold(data: DataSet, device: torch.device, options: Options, screen: Screen) -> DataSet:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mixlab import devices, randomness
 from mixlab.errors import RunError
 from mixlab.experiment import Experiment
+from mixlab.models.layers import SameConv2d
 from mixlab.run.checkpoint import Checkpoint
 from mixlab.spec import DataSpec
 
@@ -48,6 +49,12 @@ class TrainState:
             if own and not any(parameter.requires_grad for parameter in own):
                 layer.eval()
 
+    def freeze_filters(self) -> None:
+        """Let depthwise filters no longer learn; their biases do."""
+        for layer in self.model.modules():
+            if isinstance(layer, SameConv2d):
+                layer.weight.requires_grad_(False)
+
     def tensors(self) -> dict[str, Tensor]:
         found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, values in self.optimizer.state_dict()["state"].items():
@@ -58,12 +65,13 @@ class TrainState:
         return found | {"sums": self.sums}
 
     def checkpoint(self) -> Checkpoint:
+        learned = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
         best = {"epoch": self.best.epoch, "top1": self.best.top1, "loss": self.best.loss}
         state = {
             "epoch": self.epoch,
             "best": best if self.best.epoch else {},
             "scaler": self.scaler.state_dict(),
-            "frozen": [name for name, parameter in self.model.named_parameters() if not parameter.requires_grad],
+            "frozen": [name for name, parameter in self.model.named_parameters() if id(parameter) not in learned],
         }
         return Checkpoint(self.step, self.tensors(), state)
 

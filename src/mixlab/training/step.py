@@ -1,11 +1,11 @@
 """One optimiser step, a function of the state, a batch, the seed and the step alone."""
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional
 
 from mixlab import devices, randomness
+from mixlab.data.images import Batch
 from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.optim.average import update_average
@@ -19,18 +19,18 @@ def train_step(
     state: TrainState,
     experiment: Experiment,
     spec: DataSpec,
-    images: Tensor,
-    labels: Int[Tensor, " batch"],
+    batch: Batch,
     rate: float,
 ) -> None:
     """Augment one batch of stored images, and take step number `state.step` on it.
 
     Args:
-        images: (batch, channels, side, side) on the model's device, uint8, or float32 in [0, 1].
+        spec: with the image size of the step.
+        batch: on the model's device.
         rate: learning rate of the step.
     """
-    inputs, targets = inference.as_training_input(experiment, spec, images, labels, state.step)
-    randomness.seed_torch(images.device, experiment.seed, "step", state.step, "layers")
+    inputs, targets = inference.as_training_input(experiment, spec, batch, state.step, state.epoch)
+    randomness.seed_torch(inputs.device, experiment.seed, "step", state.step, "layers")
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)

@@ -207,6 +207,5 @@ def _begin_tensorboard(session: Session, state: TrainState) -> None:
     if state.step == 0:
         batch = data.train.batch(experiment.order(len(data.train), epoch=0)[0])
         if len(batch.indices):
-            images, labels = batch.images.to(session.device), batch.labels.to(session.device)
-            inputs, _ = inference.as_training_input(experiment, data.spec, images, labels, step=0)
+            inputs, _ = inference.as_training_input(experiment, data.spec, batch.to(session.device), step=0, epoch=0)
             tensorboard.log_inputs(session.run, inputs)
