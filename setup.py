@@ -11,6 +11,7 @@ X86 = {"avx512bf16": [*AVX512, "-mavx512bf16"], "avx512": AVX512, "avx2": ["-mfm
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-ffp-contract=fast", "-fvisibility=hidden", "-Wno-psabi"]
 OPENMP = {"linux": ["-fopenmp"], "darwin": ["-Xpreprocessor", "-fopenmp"]}  # torch brings the runtime: not linked
 SOURCES = "src/mixlab/kernels/cpu"
+HEADERS = ("vector", "memory", "depthwise", "pointwise", "mixing", "elementwise", "inference")
 
 
 class BuildKernels(build_ext):
@@ -26,7 +27,7 @@ def kernels() -> list[Extension]:
         Extension(
             f"mixlab.kernels._cpu_{name}",
             [f"{SOURCES}/kernels.cpp"],
-            depends=[f"{SOURCES}/{header}.h" for header in ("vector", "depthwise", "pointwise")],
+            depends=[f"{SOURCES}/{header}.h" for header in HEADERS],
             extra_compile_args=FLAGS + OPENMP[sys.platform] + machine,
             language="c++",
             optional=True,

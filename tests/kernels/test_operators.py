@@ -3,6 +3,7 @@
 import ctypes
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from mixlab.kernels import library, operators, reference
 
 COMPILED = [name for name in library.instruction_sets() if (library.FOLDER / library.file_name(name)).is_file()]
 NAMES = (
-    "depthwise_forward depthwise_backward mixing_forward mixing_backward block_inference "
+    "depthwise_forward depthwise_backward mixing_forward mixing_backward blocks_inference "
     "gelu_inference mean_of_positions gelu_forward gelu_backward add_scaled sum_products"
 ).split()
 WANTED = {"mixing_backward": {"of_weight": True}, "depthwise_backward": {"of_input": True, "of_weight": True}}
@@ -32,7 +33,7 @@ def instruction_set(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     return request.param
 
 
-def tensors(size: tuple[int, ...], kind: torch.dtype) -> dict[str, Tensor]:
+def tensors(size: tuple[int, ...], kind: torch.dtype) -> dict[str, Any]:
     """Draw an argument of each name; maps hold numbers that bfloat16 has, in memory orders of their own."""
     images, channels, rows, columns, side = size
     torch.manual_seed(sum(size))
@@ -46,7 +47,12 @@ def tensors(size: tuple[int, ...], kind: torch.dtype) -> dict[str, Tensor]:
     found |= {"weight": torch.randn(channels, 1, side, side), "bias": channel()}
     found["matrix"] = (torch.randn(channels, channels, 1, 1) / channels**0.5).to(kind).float()
     names = "matrix_bias scale shift scale1 shift1 scale2 shift2 after a b c".split()
-    return found | {name: channel() for name in names}
+    found |= {name: channel() for name in names}
+    return found | {"parameters": [found[name] for name in operators.BLOCK] * 2}
+
+
+def doubled(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) else [each.double() for each in value]
 
 
 def check(name: str, size: tuple[int, ...], kind: torch.dtype) -> None:
@@ -54,7 +60,7 @@ def check(name: str, size: tuple[int, ...], kind: torch.dtype) -> None:
     given_ = tensors(size, kind)
     names = list(inspect.signature(plain).parameters)
     found = fast(*[given_[each] for each in names], **WANTED.get(name, {}))
-    expected = plain(*[given_[each].double() for each in names])
+    expected = plain(*[doubled(given_[each]) for each in names])
     together = zip(*[(each,) if isinstance(each, Tensor) else each for each in (found, expected)], strict=True)
     spread = max(size[0] * size[2] * size[3], 1) ** 0.5  # sums that cancel lose what their terms have
     for place, (ours, theirs) in enumerate(together):
@@ -89,7 +95,7 @@ def test_shapes_do_not_matter(size: tuple[int, ...], kind: torch.dtype):
     check("mixing_forward", size, kind)
     check("mixing_backward", size, kind)
     check("gelu_forward", size, kind)
-    check("block_inference", size, kind)
+    check("blocks_inference", size, kind)
 
 
 @pytest.mark.usefixtures("instruction_set")

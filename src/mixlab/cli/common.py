@@ -58,7 +58,7 @@ _EXPERIMENT_OPTIONS = (
     click.option("--model", metavar="NAME", help="Such as convmixer_256_8 (mixlab models list)."),
     batch_size,
     click.option("--accumulate", type=int, help="Parts a batch is computed in, where memory is short."),
-    click.option("--optimizer", metavar="NAME", help="adamw, adam or sgd."),
+    click.option("--optimizer", metavar="NAME", help="adamw, muon, adam or sgd."),
     click.option("--weight-decay", type=float),
     click.option("--seed", type=int, help="Decides weights, order, augmentation and the validation pictures."),
     precision,

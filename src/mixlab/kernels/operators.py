@@ -4,6 +4,7 @@ Activations are (batch, channels, rows, columns) in channels_last, float32 or bf
 float32, and sums come back as float64. Each operator has its plain twin, of the same name, in `reference`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mixlab.kernels import library
+
+BLOCK = ("scale", "shift", "weight", "bias", "after", "matrix", "matrix_bias")  # what a block is made of, for inference
 
 Map = Float[Tensor, "batch channels rows columns"]
 PerChannel = Float[Tensor, " channels"]
@@ -84,22 +87,18 @@ def mixing_backward(
     return of_x, of_scale, of_shift, of_taps, of_bias
 
 
-@torch.library.custom_op("mixlab::block_inference", mutates_args=())
-def block_inference(
-    x: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    after: Tensor,
-    matrix: Tensor,
-    matrix_bias: Tensor,
-) -> Tensor:
-    """Return GELU(matrix (h + after * GELU(depthwise(h))) + matrix_bias) of h = scale * x + shift."""
+@torch.library.custom_op("mixlab::blocks_inference", mutates_args=())
+def blocks_inference(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Take a map through blocks: GELU(matrix (h + after * GELU(depthwise(h))) + matrix_bias) of h = scale * x + shift.
+
+    Args:
+        parameters: of one block after the other: scale, shift, weight, bias, after, matrix, matrix_bias.
+    """
     x = _dense(x)
-    found = torch.empty_like(x)
-    parameters = map(_single, (scale, shift, weight, bias, after, matrix.flatten(1), matrix_bias))
-    library.call("block_inference", x.dtype, *_shape(x, weight), x, *parameters, found)
+    found, held = torch.empty_like(x), [_single(each) for each in parameters]
+    addresses = torch.tensor([each.data_ptr() for each in held])
+    depth = len(held) // len(BLOCK)
+    library.call("blocks_inference", x.dtype, *_shape(x, held[2]), depth, x, addresses, found)
     return found
 
 
@@ -178,8 +177,8 @@ def _(gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor,
     return _like(x), _sums(x), _sums(x), of_taps, _sums(x)
 
 
-@block_inference.register_fake
-def _(x: Tensor, *_: Tensor) -> Tensor:
+@blocks_inference.register_fake
+def _(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     return _like(x)
 
 

@@ -1,8 +1,12 @@
 """The operators of `operators` in plain PyTorch, for any device and precision: what the fast ones must equal."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from mixlab.kernels.operators import BLOCK
 
 
 def depthwise_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -40,19 +44,13 @@ def mixing_backward(
     return whole * _spread(scale), _sum(whole * x), _sum(whole), of_weight, of_bias
 
 
-def block_inference(
-    x: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    after: Tensor,
-    matrix: Tensor,
-    matrix_bias: Tensor,
-) -> Tensor:
-    h = _affine(x, scale, shift)
-    mixed = h + _spread(after) * functional.gelu(depthwise_forward(h, weight, bias))
-    return functional.gelu(functional.conv2d(mixed, matrix, matrix_bias))
+def blocks_inference(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    for first in range(0, len(parameters), len(BLOCK)):
+        scale, shift, weight, bias, after, matrix, matrix_bias = parameters[first : first + len(BLOCK)]
+        h = _affine(x, scale, shift)
+        mixed = h + _spread(after) * functional.gelu(depthwise_forward(h, weight, bias))
+        x = functional.gelu(functional.conv2d(mixed, matrix, matrix_bias))
+    return x
 
 
 def gelu_inference(x: Tensor) -> Tensor:

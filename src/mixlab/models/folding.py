@@ -62,8 +62,9 @@ class FoldedConvMixer(nn.Module):
         """Return the logits of images with values in [0, 1]."""
         patches = self.stem(self.normalize(x))
         if _is_fast(patches):
-            features = operators.mean_of_positions(self.blocks(operators.gelu_inference(patches)))
-            return self.classifier(features.to(self.classifier.weight.dtype))
+            parameters = [parameter for block in self.blocks for parameter in _parts(block)]
+            found = operators.blocks_inference(operators.gelu_inference(patches), parameters)
+            return self.classifier(operators.mean_of_positions(found).to(self.classifier.weight.dtype))
         return self.classifier(self.blocks(functional.gelu(patches)).mean((2, 3)))
 
 
@@ -81,18 +82,20 @@ class FoldedBlock(nn.Module):
         self.pointwise = _convolution(matrix.weight, matrix.bias + matrix.weight.flatten(1).double() @ shift)
 
     def forward(self, x: Float[Tensor, "batch dim rows columns"]) -> Float[Tensor, "batch dim rows columns"]:
-        depthwise, pointwise = self.depthwise, self.pointwise
-        if _is_fast(x):
-            parameters = (*self.before, depthwise.weight, depthwise.bias, self.after, pointwise.weight, pointwise.bias)
-            return operators.block_inference(x, *parameters)
         scale, shift, after = (each[:, None, None] for each in (*self.before, self.after))
         h = torch.addcmul(shift, x, scale)
-        return functional.gelu(pointwise(torch.addcmul(h, functional.gelu(depthwise(h)), after)))
+        return functional.gelu(self.pointwise(torch.addcmul(h, functional.gelu(self.depthwise(h)), after)))
 
 
 def _is_fast(x: Tensor) -> bool:
     """Return whether the compiled kernels can do it; they know no gradients."""
     return library.is_usable(x) and not (torch.is_grad_enabled() and x.requires_grad)
+
+
+def _parts(block: Any) -> list[Tensor]:
+    """Return what the compiled kernels ask for, in the order of `operators.BLOCK`."""
+    depthwise, pointwise = block.depthwise, block.pointwise
+    return [*block.before, depthwise.weight, depthwise.bias, block.after, pointwise.weight, pointwise.bias]
 
 
 def _affine(norm: Any) -> tuple[Tensor, Tensor]:

@@ -51,11 +51,16 @@ struct Panels {
     // weights: (outputs, inputs)
     static void fill(Weight* panel, const float* weights, int64_t first, int64_t outputs, int64_t inputs) {
         const int64_t wanted = outputs - first < COLUMNS ? outputs - first : COLUMNS;
+        std::vector<Weight> row(size(inputs) / COLUMNS);  // of one output
         memset((void*)panel, 0, size(inputs) * sizeof(Weight));
-        for (int64_t input = 0; input < inputs; input++) {
-            Weight* to = panel + input / TOGETHER * TOGETHER * COLUMNS + input % TOGETHER;
-            for (int64_t column = 0; column < wanted; column++)
-                to[column * TOGETHER] = from_float<Weight>(weights[(first + column) * inputs + input]);
+        for (int64_t column = 0; column < wanted; column++) {
+            for (int64_t input = 0; input < inputs; input += LANES)
+                with_lanes(inputs - input, [&](auto lanes) {
+                    store(row.data() + input, load(weights + (first + column) * inputs + input, lanes), lanes);
+                });
+            Weight* to = panel + column * TOGETHER;
+            for (int64_t input = 0; input < inputs; input += TOGETHER)
+                memcpy((void*)(to + input * COLUMNS), (const void*)(row.data() + input), TOGETHER * sizeof(Weight));
         }
     }
 };

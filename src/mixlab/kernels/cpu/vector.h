@@ -62,21 +62,6 @@ inline void store(BFloat16* to, Vector values) {  // to the nearest, ties to eve
 #endif
 }
 
-template <class T>
-T from_float(float value);
-
-template <>
-inline float from_float<float>(float value) {
-    return value;
-}
-
-template <>
-inline BFloat16 from_float<BFloat16>(float value) {  // to the nearest, ties to even
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return {uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
-}
-
 // How many lanes of a vector hold channels: all of them, known while compiling, or the last few of an odd number.
 struct Full {};
 struct Partial {
