@@ -48,7 +48,7 @@ def tensors(size: tuple[int, ...], kind: torch.dtype) -> dict[str, Any]:
     found["matrix"] = (torch.randn(channels, channels, 1, 1) / channels**0.5).to(kind).float()
     names = "matrix_bias scale shift scale1 shift1 scale2 shift2 after a b c".split()
     found |= {name: channel() for name in names}
-    return found | {"parameters": [found[name] for name in operators.BLOCK] * 2}
+    return found | {"parameters": [found[name] for name in operators.BLOCK]}
 
 
 def doubled(value: Any) -> Any:
@@ -131,6 +131,17 @@ def test_results_are_the_same_bits_again_and_with_any_number_of_threads(kind: to
         torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(found[0], other, strict=True))
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_blocks_together_are_the_same_bits_as_one_after_the_other(images: int):
+    given_ = tensors((images, 24, 7, 7, 5), torch.bfloat16)
+    x, blocks = given_["x"], [given_["parameters"], [-each for each in given_["parameters"]]]
+    together = operators.blocks_inference(x, [*blocks[0], *blocks[1]])
+    apart = operators.blocks_inference(operators.blocks_inference(x, blocks[0]), blocks[1])
+    assert torch.equal(together, apart)
+    assert torch.equal(together[:1], operators.blocks_inference(x[:1], [*blocks[0], *blocks[1]]))
 
 
 def test_what_is_not_wanted_is_not_computed():
