@@ -36,6 +36,13 @@ def available() -> list[str]:
     return [kind for kind, present in found.items() if present]
 
 
+def is_fast_in_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies matrices faster in bfloat16 than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
 def make_deterministic(device: torch.device) -> None:
     """Make a GPU the current one, and let it choose only operations whose result does not vary; a CPU's never does."""
     if device.type != "cuda":

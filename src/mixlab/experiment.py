@@ -36,7 +36,9 @@ class Experiment(Config):
     label_smoothing: Share = 0.0
     clip_norm: NonNegativeFloat = 1.0  # largest norm of the gradient; 0: not clipped
     weight_average: Share = 0.0  # decay of the moving average of weights that is evaluated and shipped; 0: off
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the operations that allow it (autocast)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = (
+        "auto"  # of operations that allow it (autocast); auto: bfloat16 where the device is fast in it, else float32
+    )
     protocol: Literal["honest", "published"] = "honest"  # published: no validation images, test watched each epoch
     select: Literal["best", "last"] = (
         "best"  # epoch that is shipped; best: by validation accuracy; published: always the last

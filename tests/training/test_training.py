@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mixlab import devices
 from mixlab.api import evaluate
 from mixlab.errors import DataError, Interrupted, RunError, TrainingError, UsageError
 from mixlab.experiment import Experiment, parse_experiment
@@ -229,7 +230,7 @@ def test_honest_training_never_opens_test_images(tiny: dict, options: Options, m
 
 
 def test_accumulation_without_batch_norm_equals_the_whole_batch(tiny: dict, options: Options):
-    values = tiny | {"model": tiny["model"] | {"norm": "layer"}, "optimizer": {"name": "sgd"}}
+    values = tiny | {"model": tiny["model"] | {"norm": "layer"}, "optimizer": {"name": "sgd"}, "precision": "float32"}
     whole = train(parse_experiment(values), options)
     parts = train(parse_experiment(values | {"accumulate": 4}), options)
     for name, tensor in read_bundle(whole).state.items():
@@ -343,6 +344,21 @@ def test_the_plan_says_what_no_patch_holds(tiny: dict, options: Options):
         "note     1 px of 16 at the right and bottom edge are in no patch"
     ]
     assert not [line for line in whole.lines() if line.startswith("note")]
+
+
+def test_automatic_precision_is_settled_before_step_0_and_stays(
+    tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch
+):
+    experiment = parse_experiment(tiny)
+    assert experiment.precision == "auto"
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "is_fast_in_bfloat16", lambda device: False)
+        stop_after(patch, 3)
+        with pytest.raises(Interrupted):
+            train(experiment, options)
+    monkeypatch.setattr(devices, "is_fast_in_bfloat16", lambda device: True)
+    assert train(experiment, options).experiment.precision == "float32"
+    assert make_plan(experiment, options).precision == "bfloat16"
 
 
 def test_checkpoints_inside_an_epoch_change_nothing(tiny: dict, options: Options):

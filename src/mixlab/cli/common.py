@@ -46,7 +46,7 @@ data = click.option(
 )
 epochs = click.option("--epochs", type=float, help="Passes over the training pictures.")
 batch_size = click.option("--batch-size", type=int, help="Pictures of one optimiser step.")
-precision = click.option("--precision", metavar="TYPE", help="float32, bfloat16 or float16.")
+precision = click.option("--precision", metavar="TYPE", help="auto, float32, bfloat16 or float16.")
 seeds = click.option("--seeds", default="", metavar="N", help="How many seeds, or which: 3, or 4,5,6.  [default: 1]")
 jobs = click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Trainings at once.")
 stream = click.option("--stream", is_flag=True, help="Decode pictures as needed instead of keeping them in memory.")

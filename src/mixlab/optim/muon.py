@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mixlab import devices
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, as published
 UPDATE_SIZE = 0.2  # root mean square of AdamW's usual update, which a matrix's update gets too (Liu et al., 2025)
 
@@ -75,7 +77,7 @@ def orthogonalised(
         return orthogonalised(matrices.mT, iterations).mT
     a, b, c = COEFFICIENTS
     x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    x = x.to(_fast_type(x.device))
+    x = x.bfloat16() if devices.is_fast_in_bfloat16(x.device) else x
     for _ in range(iterations):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -97,8 +99,3 @@ def _by_shape(parameters: Iterable[Tensor]) -> Iterable[list[tuple[Tensor, Tenso
         if parameter.grad is not None:
             found[parameter.shape].append((parameter, parameter.grad))
     return found.values()
-
-
-def _fast_type(device: torch.device) -> torch.dtype:
-    fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32

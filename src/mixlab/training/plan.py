@@ -40,6 +40,7 @@ class Plan:
     steps: int
     batch_size: int
     device: str
+    precision: str
     step_seconds: float  # measured, the mean over steps where they differ in image size
     evaluation_seconds: float  # of one epoch's validation, extrapolated
     memory_bytes: int  # model, optimiser, activations and images held; an estimate
@@ -67,7 +68,8 @@ class Plan:
             f"model    {self.model}: {self.parameters:,} parameters, {self.macs / 1e6:,.1f} M MACs per image",
             *([f"note     {edge}"] if self.unread_edge else []),
             *([f"note     {self.slow_kernels}"] if self.slow_kernels else []),
-            f"training {self.epochs:g} epochs, {self.steps:,} steps of {self.batch_size} images on {self.device}",
+            f"training {self.epochs:g} epochs, {self.steps:,} steps of {self.batch_size} images on {self.device}, "
+            f"{self.precision}",
             *([f"lr       auto: {first}"] if self.range_test_steps else []),
             f"estimate {duration(self.seconds)}, {self.memory_bytes / 2**30:.1f} GiB of memory",
         ]
@@ -81,7 +83,7 @@ def resolve(
     workers: int,
     range_test_steps: int = 0,
 ) -> tuple[Experiment, Plan]:
-    """Return the experiment, with as many epochs as fit into the time where there is a limit, and its plan.
+    """Return the experiment as it is on a device, with as many epochs as fit into a limit of time, and its plan.
 
     Args:
         max_seconds: of everything; 0: as long as it takes.
@@ -91,6 +93,7 @@ def resolve(
         TrainingError: where not even ten steps fit, or the range test takes more than half of the time.
         DataError: where the first pictures cannot be read.
     """
+    experiment = settle(experiment, device)
     found = replace(make_plan(experiment, data, device, workers), range_test_steps=range_test_steps)
     if not max_seconds:
         return experiment, found
@@ -101,6 +104,14 @@ def resolve(
         )
     fitted = fit_epochs(experiment, found, max_seconds - found.range_test_seconds)
     return fitted, replace(found, epochs=fitted.epochs, steps=fitted.steps(len(data.train)))
+
+
+def settle(experiment: Experiment, device: torch.device) -> Experiment:
+    """Return the experiment with what "auto" means on a device."""
+    if experiment.precision != "auto":
+        return experiment
+    precision = "bfloat16" if devices.is_fast_in_bfloat16(device) else "float32"
+    return experiment.model_copy(update={"precision": precision})
 
 
 def make_plan(experiment: Experiment, data: DataSet, device: torch.device, workers: int) -> Plan:
@@ -126,6 +137,7 @@ def make_plan(experiment: Experiment, data: DataSet, device: torch.device, worke
         steps=experiment.steps(images),
         batch_size=batch,
         device=device_name(device),
+        precision=experiment.precision,
         step_seconds=step * batch * experiment.relative_area(images, size),
         evaluation_seconds=forward * len(watched),
         memory_bytes=weights + activations + held_bytes(data.train) + held_bytes(data.validation),

@@ -17,7 +17,7 @@ from mixlab.training import lr_files, tensorboard
 from mixlab.training.finish import finish
 from mixlab.training.loop import save, train_to_end
 from mixlab.training.lr_range import RangeTest, Sweep, measure
-from mixlab.training.plan import Plan, resolve
+from mixlab.training.plan import Plan, resolve, settle
 from mixlab.training.prepare import check_data, hold, note_changes, report_unreadable
 from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
@@ -99,7 +99,7 @@ def find_learning_rate(experiment: Experiment, options: Options, sweep: Sweep) -
     with Screen(None, options.quiet) as screen, _explained(experiment):
         screen.say([f"note     {note}" for note in data.notes])
         data = hold(data, device, options, screen)
-        found = measure(experiment, data, device, options.workers, sweep, screen)
+        found = measure(settle(experiment, device), data, device, options.workers, sweep, screen)
         if data.train.unreadable:
             screen.say(
                 f"skipped  {len(data.train.unreadable)} files that cannot be read (mixlab data check names them)"
