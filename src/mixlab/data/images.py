@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mixlab.data.decode import decode
+from mixlab.data.decode import decode, open_decoded
 from mixlab.data.resample import resize, square_region
 from mixlab.errors import UnreadableImage
 from mixlab.spec import DataSpec
@@ -109,15 +109,18 @@ def fit(pixels: np.ndarray, spec: DataSpec) -> Tensor:
 
 def read_canvas(path: Path, spec: DataSpec, size: int) -> Tensor:
     """Decode one image for training, quickly, to (channels, size, size), uint8."""
-    pixels = decode(path, spec.channels, draft_size=size)
-    top, left, height, width = square_region(pixels.shape[0], pixels.shape[1], spec.resize_mode)
-    fill = tuple(round(255 * value) for value in spec.mean)
+    image = open_decoded(path, spec.channels, draft_size=size)
+    top, left, height, width = square_region(image.height, image.width, spec.resize_mode)
     if spec.resize_mode == "pad":
-        rows, columns = round(max(-top, 0)), round(max(-left, 0))
-        square = np.full((round(height), round(width), spec.channels), fill, dtype=np.uint8)
-        square[rows : rows + pixels.shape[0], columns : columns + pixels.shape[1]] = pixels
-        pixels, top, left = square, 0.0, 0.0
-    image = Image.fromarray(pixels if spec.channels == 3 else pixels[:, :, 0])
+        image, top, left = _padded(image, round(height), spec), 0.0, 0.0
     box = (left, top, left + width, top + height)
-    resized = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
-    return torch.from_numpy(resized.reshape(size, size, spec.channels).copy()).permute(2, 0, 1)
+    resized = np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return torch.from_numpy(resized.reshape(size, size, spec.channels)).permute(2, 0, 1)
+
+
+def _padded(image: Image.Image, side: int, spec: DataSpec) -> Image.Image:
+    """Return an image in the middle of a square that is filled with the mean."""
+    fill = tuple(round(255 * value) for value in spec.mean)
+    square = Image.new(image.mode, (side, side), fill if spec.channels == 3 else fill[0])
+    square.paste(image, (round((side - image.width) / 2), round((side - image.height) / 2)))
+    return square
