@@ -1,5 +1,6 @@
 """Sets of labelled images that answer a list of indices with a whole batch."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from mixlab.data.decode import decode, open_decoded
+from mixlab.data.pack import PackedPixels
 from mixlab.data.resample import resize, square_region
 from mixlab.errors import UnreadableImage
 from mixlab.spec import DataSpec
@@ -61,21 +63,35 @@ class FileImages:
     spec: DataSpec
     canvas_size: int = 0  # side, in pixels, that uint8 images for training are stored at; 0: float32 as evaluated
     unreadable: dict[str, str] = field(default_factory=dict)  # name -> reason, as met so far in this process
+    packed: PackedPixels | None = None  # decoded before; None: nothing is
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of each image."""
+        size = self.canvas_size or self.spec.image_size
+        return self.spec.channels, size, size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.uint8 if self.canvas_size else torch.float32
+
+    @property
+    def image_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def batch(self, indices: np.ndarray) -> Batch:
         images, kept = [], []
         for index in indices:
             try:
-                images.append(self._read(self.root / self.names[index]))
+                images.append(self._read(index))
                 kept.append(index)
             except UnreadableImage as error:
                 self.unreadable[self.names[index]] = str(error)
         chosen = np.array(kept, dtype=np.int64)
-        size, dtype = self.canvas_size or self.spec.image_size, torch.uint8 if self.canvas_size else torch.float32
-        nothing = torch.zeros(0, self.spec.channels, size, size, dtype=dtype)
+        nothing = torch.zeros(0, *self.shape, dtype=self.dtype)
         return Batch(torch.stack(images) if images else nothing, torch.from_numpy(self.labels[chosen]), chosen)
 
     def select(self, indices: np.ndarray) -> "FileImages":
@@ -83,7 +99,11 @@ class FileImages:
         names = tuple(self.names[index] for index in indices)
         return FileImages(self.root, names, self.labels[indices], self.spec, self.canvas_size)
 
-    def _read(self, path: Path) -> Tensor:
+    def _read(self, index: int) -> Tensor:
+        pixels = None if self.packed is None else self.packed.read(index)
+        if pixels is not None:
+            return torch.from_numpy(pixels)
+        path = self.root / self.names[index]
         if self.canvas_size:
             return read_canvas(path, self.spec, self.canvas_size)
         return read_exact(path, self.spec)
