@@ -4,9 +4,9 @@
 
 Without a folder, or with "drawn", it draws 2,000 JPEGs of 500 x 375 pixels into a temporary one. The experiment is
 that of `mixlab train --data FOLDER KEY=VALUE...`. Each way to get at the pictures trains one short epoch through the
-loop of mixlab, all take turns, and the figures are medians of the rounds. "network alone" repeats the training step on one batch
-that lies on the device. Where the network computes on the CPU, decoding takes time from it: "decoding, nobody waits" is
-what can be left, 1 / (1 / network + seconds of decoding / cores).
+loop of mixlab, all take turns, and the figures are medians of the rounds. "network alone" repeats the training step on
+one batch that lies on the device. Where the network computes on the CPU, decoding takes time from it: "decoding, nobody
+waits" is what can be left, 1 / (1 / network + seconds of decoding / cores).
 """
 
 import argparse

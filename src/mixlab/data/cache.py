@@ -75,6 +75,8 @@ def fill(images: FileImages, workers: int, say: Say) -> FileImages:
         return found
     folder = _folder(images)
     try:
+        if folder.resolve().is_relative_to(images.root.resolve()):
+            raise OSError("it lies among the pictures, where nothing is ever written")
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder, say):
             _complete(images, folder, workers, say)

@@ -84,7 +84,7 @@ class FileImages:
 
     def batch(self, indices: np.ndarray) -> Batch:
         images, kept = [], []
-        for index in indices:
+        for index in indices.tolist():
             try:
                 images.append(self._read(index))
                 kept.append(index)
