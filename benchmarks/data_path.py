@@ -2,7 +2,7 @@
 
     python benchmarks/data_path.py [FOLDER] [KEY=VALUE]...
 
-Without a folder, or with "drawn", it draws 2,000 JPEGs of 500 x 375 pixels into a temporary one. The experiment is
+Without a folder, or with "drawn", it draws 2,400 JPEGs of 500 x 375 pixels into a temporary one. The experiment is
 that of `mixlab train --data FOLDER KEY=VALUE...`. Each way to get at the pictures trains one short epoch through the
 loop of mixlab, all take turns, and the figures are medians of the rounds. "network alone" repeats the training step on
 one batch that lies on the device. Where the network computes on the CPU, decoding takes time from it: "decoding, nobody
@@ -38,7 +38,7 @@ from mixlab.training.state import fresh_model, state_of
 from mixlab.training.step import train_step
 
 DECODED = 256  # pictures that decoding is timed with
-DRAWN = (1000, (375, 500))  # pictures of each of two classes; height and width
+DRAWN = (1200, (375, 500))  # pictures of each of two classes; height and width
 
 
 def draw(root: Path) -> Path:
@@ -128,8 +128,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Images a second of training on a folder, beside the network alone.")
     parser.add_argument("folder", nargs="?", default="drawn", help="of pictures, or drawn")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the experiment, such as epochs=1")
-    parser.add_argument("--images", type=int, default=1024, help="of one round of each way")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=2048, help="of one round of each way")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
     chosen = parser.parse_args()
