@@ -28,6 +28,7 @@ from mixlab.data import cache
 from mixlab.data.catalogue import DataSet
 from mixlab.data.images import FileImages, Images
 from mixlab.data.loading import in_memory
+from mixlab.errors import DataError, MixlabError
 from mixlab.experiment import Experiment, compose
 from mixlab.run.folder import Request, open_run
 from mixlab.training.loop import train_to_end
@@ -101,7 +102,7 @@ def ways(experiment: Experiment, files: FileImages, data: DataSet, device: torch
     held = in_memory(files, workers=2)
     packed = cache.fill(files, 2, print)
     if packed.packed is None:
-        raise SystemExit("the cache could not be written")
+        raise DataError("nothing is measured without the cache")
 
     def epoch(images: Images, workers: int = 0) -> Callable[[], float]:
         return lambda: one_epoch(experiment, replace(data, train=images), device, workers)
@@ -133,6 +134,15 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
     chosen = parser.parse_args()
+    try:
+        rows, seconds = run(chosen)
+    except MixlabError as error:
+        raise SystemExit(f"error: {error}") from None
+    print(json.dumps(rows) if chosen.json else table(rows, seconds))
+
+
+def run(chosen: argparse.Namespace) -> tuple[dict[str, list[float]], float]:
+    """Return the rows of the table, and the seconds of one core that a picture takes to decode."""
     device = devices.choose_device(chosen.device)
     with tempfile.TemporaryDirectory(prefix="mixlab-data-path-") as place:
         os.environ["MIXLAB_CACHE"] = f"{place}/cache"
@@ -142,11 +152,12 @@ def main() -> None:
         spread = np.linspace(0, len(data.train) - 1, min(chosen.images, len(data.train))).astype(np.int64)
         files, nothing = data.train.select(spread), data.train.select(np.arange(0))
         if not isinstance(files, FileImages):
-            raise SystemExit(f"{chosen.folder} is no folder of pictures")
+            raise DataError(f"{chosen.folder} is no folder of pictures")
+        if len(files) < experiment.batch_size:
+            raise DataError(f"{len(files)} training pictures are fewer than a batch; try batch_size={len(files)}")
         seconds = decoding(files)
         found = measure(ways(experiment, files, replace(data, train=files, validation=nothing), device), chosen.rounds)
-    rows = report(found, seconds, device)
-    print(json.dumps(rows) if chosen.json else table(rows, seconds))
+    return report(found, seconds, device), seconds
 
 
 def table(rows: dict[str, list[float]], seconds: float) -> str:

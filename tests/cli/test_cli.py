@@ -245,6 +245,9 @@ def test_the_cache_is_shown_used_and_cleared(call, pictures: Path, tmp_path: Pat
     code, out, _ = call("data", "cache", "--clear")
     assert out.endswith(f"in {tmp_path / 'cache'}, removed\n")
     assert call("data", "cache")[1].startswith("nothing")
+    monkeypatch.setenv("MIXLAB_CACHE", str(pictures / "blue" / "0.png"))
+    code, _, err = train(call, pictures, "--cache", "--new")
+    assert (code, err.count("cannot be kept"), err.count("going on without it")) == (0, 1, 1)
 
 
 def test_data_commands(call, pictures: Path):

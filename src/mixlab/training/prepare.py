@@ -1,6 +1,7 @@
 """Before step 0: the data is checked and held, and compared with what the run began with."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 
@@ -31,7 +32,9 @@ def check_data(data: DataSet, experiment: Experiment) -> None:
 
 def hold(data: DataSet, device: torch.device, options: Options, screen: Screen) -> DataSet:
     """Keep what fits in memory, on the device; test images are not touched here."""
-    train, validation = (_from_cache(images, options, screen) for images in (data.train, data.validation))
+    train = _from_cache(data.train, options, screen)
+    refused = isinstance(train, FileImages) and train.packed is None  # once is enough to say so
+    validation = _from_cache(data.validation, replace(options, cache=options.cache and not refused), screen)
     screen.say(_sources([train, validation], options.stream))
     if not options.stream:
         train, validation = (in_memory(images, options.workers) for images in (train, validation))
