@@ -216,6 +216,8 @@ def test_clearing_removes_what_is_ours_alone(pictures: Path, place: Path):
         ("evaluation", (3, 16, 16)),
     }
     assert sum(each.bytes for each in cache.kept()) > 28 * 1200 + 6 * 3072
+    next(place.glob("*/about.json")).write_text("damaged")
+    assert "unknown" in {each.kind for each in cache.kept()}
     (place / "mine").mkdir()
     (place / "mine" / "photo.pixels").write_text("not ours")
     cache.clear()

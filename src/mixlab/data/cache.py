@@ -206,9 +206,12 @@ def _rows(
 
 
 def _describe(folder: Path) -> Kept:
-    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     size = sum(path.stat().st_size for path in _files(folder))
-    return Kept(folder, about["source"], about["kind"], tuple(about["shape"]), size)
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        return Kept(folder, about["source"], about["kind"], tuple(about["shape"]), size)
+    except (OSError, ValueError, KeyError, TypeError):  # damaged; it can still be cleared
+        return Kept(folder, folder.name, "unknown", (), size)
 
 
 def _files(folder: Path) -> list[Path]:
