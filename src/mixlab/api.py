@@ -57,8 +57,8 @@ def train(recipe: str | Path = "", /, **values: Any) -> Run:
         recipe: a TOML file; without one, the recipe of the data set.
         values: fields of the experiment, nested ones as `model={"dim": 64}` or `**{"model.dim": 64}`; `lr`, or
             `learning_rate`, a number or "auto" (found by a range test), for `optimizer.learning_rate`; and what does
-            not decide the result: device, workers, out, name, new, quiet, stream, strict, max_seconds, save_seconds,
-            tensorboard.
+            not decide the result: device, workers, out, name, new, quiet, stream, cache, strict, max_seconds,
+            save_seconds, tensorboard.
 
     Raises:
         MixlabError: with one line that says what was given, what was expected and what to do.

@@ -24,14 +24,27 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         RunError: where it cannot be written; what was there before stays.
     """
+    with _explained(path, len(content)), replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes its place in one step once the block has ended well.
+
+    Raises:
+        OSError: where it cannot be written; what was there before stays.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with _explained(path, len(content)):
-        try:
-            _write_and_sync(aside, content)
-            os.replace(aside, path)
-            _sync_folder(path.parent)
-        finally:
-            aside.unlink(missing_ok=True)
+    try:
+        with aside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        _sync_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -232,6 +232,24 @@ def test_models_can_be_listed_and_shown(call):
     assert "blocks.0.depthwise.0" in out
 
 
+def test_the_cache_is_shown_used_and_cleared(call, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MIXLAB_CACHE", str(tmp_path / "cache"))
+    assert call("data", "cache") == (0, f"nothing in {tmp_path / 'cache'}\n", "")
+    code, _, err = train(call, pictures, "--cache")
+    assert (code, err.count("cache    decoding")) == (0, 2)
+    assert "decoding" not in train(call, pictures, "--new")[2]
+    code, out, _ = call("data", "cache")
+    assert (code, out.count(str(pictures)), "3 x 16 x 16" in out) == (0, 2, True)
+    found = json.loads(call("data", "cache", "--json")[1])
+    assert [each["kind"] for each in found["kept"]] in (["training", "evaluation"], ["evaluation", "training"])
+    code, out, _ = call("data", "cache", "--clear")
+    assert out.endswith(f"in {tmp_path / 'cache'}, removed\n")
+    assert call("data", "cache")[1].startswith("nothing")
+    monkeypatch.setenv("MIXLAB_CACHE", str(pictures / "blue" / "0.png"))
+    code, _, err = train(call, pictures, "--cache", "--new")
+    assert (code, err.count("cannot be kept"), err.count("going on without it")) == (0, 1, 1)
+
+
 def test_data_commands(call, pictures: Path):
     (pictures / "red" / "bad.jpg").write_text("text")
     code, out, _ = call("data", "check", str(pictures))

@@ -16,6 +16,7 @@ from PIL import Image
 
 from mixlab import devices
 from mixlab.api import evaluate
+from mixlab.data import loading
 from mixlab.errors import DataError, Interrupted, RunError, TrainingError, UsageError
 from mixlab.experiment import Experiment, parse_experiment
 from mixlab.run.bundle import read_bundle
@@ -156,6 +157,27 @@ def test_workers_and_memory_change_nothing(tiny: dict, options: Options):
         for at, (workers, stream) in enumerate([(0, False), (0, True), (1, True), (2, True)])
     ]
     assert all(content(run) == content(runs[0]) for run in runs)
+
+
+def test_the_cache_changes_nothing(tiny: dict, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MIXLAB_CACHE", str(tmp_path / "cache"))
+    (Path(tiny["data"]["name"]) / "blue" / "bad.jpg").write_text("text")
+    experiment = parse_experiment(tiny | EVERYTHING)
+
+    def run(name: str, stream: bool, cache: bool, limit: int) -> Run:
+        monkeypatch.setattr(loading, "MEMORY_LIMIT", limit)
+        chosen = Options(device="cpu", workers=1, stream=stream, cache=cache, quiet=True, out=options.out / name)
+        return train(experiment, chosen)
+
+    ways = [(False, False, 2**30), (False, True, 2**30), (False, False, 0), (False, True, 0), (True, True, 0)]
+    runs = [run(str(at), *way) for at, way in enumerate(ways)]
+    assert all(content(each) == content(runs[0]) for each in runs)
+    assert all(each.log.read_text().count("blue/bad.jpg: not an image") == 1 for each in runs)
+    said = [each.log.read_text() for each in runs]
+    assert ["decoding" in text for text in said] == [False, True, False, False, False]
+    assert [f"in {tmp_path / 'cache'} (mixlab data cache" in text for text in said] == [False, True, True, True, True]
+    shutil.rmtree(tmp_path / "cache")
+    assert "anew each epoch, too many for memory (--cache" in run("large", False, False, 0).log.read_text()
 
 
 def test_a_signal_during_validation_loses_nothing(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch):

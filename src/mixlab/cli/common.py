@@ -50,6 +50,11 @@ precision = click.option("--precision", metavar="TYPE", help="auto, float32, bfl
 seeds = click.option("--seeds", default="", metavar="N", help="How many seeds, or which: 3, or 4,5,6.  [default: 1]")
 jobs = click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Trainings at once.")
 stream = click.option("--stream", is_flag=True, help="Decode pictures as needed instead of keeping them in memory.")
+cache = click.option(
+    "--cache",
+    is_flag=True,
+    help="Keep decoded pictures on disk (mixlab data cache), for sets too large for memory and next runs.",
+)
 download = click.option("--download", is_flag=True, help="Fetch the data set where it is missing.")
 
 _EXPERIMENT_OPTIONS = (

@@ -27,6 +27,7 @@ from mixlab.errors import MixlabError
 @common.batch_size
 @common.precision
 @common.jobs
+@common.cache
 @common.download
 @click.option("--quiet", is_flag=True, help="Print nothing but the result.")
 @common.ignore_unknown_classes
@@ -46,7 +47,7 @@ def compare(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
 
     request = _request(overrides, options)
     out = Path(options["out"])
-    chosen = Options(device=options["device"], workers=options["workers"], out=out)
+    chosen = Options(device=options["device"], workers=options["workers"], out=out, cache=options["cache"])
     say = (lambda line: None) if options["quiet"] else (lambda line: click.echo(line, err=True))
     found = comparing.compare(request, chosen, options["jobs"], say)
     report = found.report()

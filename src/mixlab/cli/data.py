@@ -8,7 +8,7 @@ from mixlab.errors import CheckFailed
 
 @click.group()
 def data() -> None:
-    """Check, measure and download data sets."""
+    """Check, measure and download data sets; show and clear the cache of decoded pictures."""
 
 
 @data.command()
@@ -62,3 +62,26 @@ def download(name: str) -> None:
     from mixlab.data.downloads import fetch
 
     click.echo(fetch(name))
+
+
+@data.command()
+@click.option("--clear", is_flag=True, help="Remove all of it.")
+@common.as_json
+def cache(clear: bool, as_json: bool) -> None:
+    """Show the decoded pictures that train --cache keeps (in MIXLAB_CACHE, or mixlab/pixels in your cache folder)."""
+    from mixlab.data import cache as caches
+
+    found = caches.kept()
+    if clear:
+        caches.clear()
+    if as_json:
+        return common.print_json(
+            {"place": caches.cache_home(), "cleared": clear, "kept": [vars(each) for each in found]}
+        )
+    rows = [[each.source, each.kind, " x ".join(map(str, each.shape)), caches.size_text(each.bytes)] for each in found]
+    if found:
+        common.print_table(["pictures of", "for", "pixels", "size"], rows, right=[3])
+    total = caches.size_text(sum(each.bytes for each in found))
+    return click.echo(
+        f"{total if found else 'nothing'} in {caches.cache_home()}{', removed' if found and clear else ''}"
+    )

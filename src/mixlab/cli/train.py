@@ -32,6 +32,7 @@ class RateOrAuto(click.ParamType):
 @click.option("--resume", default="", metavar="RUN", help="Go on with a run, with no other argument.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @common.stream
+@common.cache
 @click.option("--strict", is_flag=True, help="Stop where a picture cannot be read.")
 @common.ignore_unknown_classes
 @common.download
@@ -74,7 +75,7 @@ def _options(options: dict[str, Any]) -> Any:
     from mixlab.training.session import Options
 
     return Options(
-        **{name: options[name] for name in ("device", "workers", "name", "new", "quiet", "stream", "strict")},
+        **{name: options[name] for name in ("device", "workers", "name", "new", "quiet", "stream", "cache", "strict")},
         out=Path(options["out"]),
         max_seconds=common.seconds("--max-time", options["max_time"]) if options["max_time"] else 0.0,
         save_seconds=common.seconds("--save-every", options["save_every"]),

@@ -75,6 +75,11 @@ def decode(source: Path | bytes, channels: int = 3, draft_size: int = 0) -> np.n
         UnreadableImage: with the reason, for whatever is not a whole image of at most `MAX_PIXELS`.
         UsageError: for another number of channels.
     """
+    return _pixels(open_decoded(source, channels, draft_size), channels)
+
+
+def open_decoded(source: Path | bytes, channels: int = 3, draft_size: int = 0) -> Image.Image:
+    """Do as `decode`, and return what Pillow has in its own memory, in mode "L" or "RGB"."""
     if channels not in (1, 3):
         raise UsageError(f"channels={channels}: images are decoded to 1 or 3 channels")
     with _opened(source) as image:
@@ -82,8 +87,7 @@ def decode(source: Path | bytes, channels: int = 3, draft_size: int = 0) -> np.n
         if draft_size > 0:
             image.draft(image.mode, (draft_size, draft_size))
         image.load()
-        shown = image if turn is None else image.transpose(turn)
-        return _pixels(shown, channels)
+        return _converted(image if turn is None else image.transpose(turn), channels)
 
 
 def decode_image(image: Image.Image, channels: int = 3) -> np.ndarray:
@@ -96,7 +100,7 @@ def decode_image(image: Image.Image, channels: int = 3) -> np.ndarray:
         _check_size(*image.size)
         image.load()
         turn = _TURNS.get(_orientation(image))
-        return _pixels(image if turn is None else image.transpose(turn), channels)
+        return _pixels(_converted(image if turn is None else image.transpose(turn), channels), channels)
     except _PILLOW_ERRORS as error:
         raise UnreadableImage(_reason(error, 0)) from None
 
@@ -204,17 +208,20 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _pixels(image: Image.Image, channels: int) -> np.ndarray:
+    return np.array(image).reshape(image.height, image.width, channels)
+
+
+def _converted(image: Image.Image, channels: int) -> Image.Image:
+    mode = "L" if channels == 1 else "RGB"
     if image.mode == "F" or image.mode.startswith("I"):
-        grey = _grey_from_floats(image) if image.mode == "F" else _grey_from_integers(image)
-        return np.repeat(grey[..., None], channels, axis=2)
+        image = Image.fromarray(_grey_from_floats(image) if image.mode == "F" else _grey_from_integers(image))
     if image.has_transparency_data:
         image = _over_white(image)
     elif image.mode == "LAB":
         image = _from_lab(image)
     elif channels == 1 and image.mode not in ("1", "L"):
         image = image.convert("RGB")  # palettes and CMYK reach grey through their colours
-    converted = np.array(image.convert("L" if channels == 1 else "RGB"))
-    return converted.reshape(*converted.shape[:2], channels)
+    return image if image.mode == mode else image.convert(mode)  # to the same mode it would copy
 
 
 def _over_white(image: Image.Image) -> Image.Image:

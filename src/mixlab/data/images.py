@@ -1,5 +1,6 @@
 """Sets of labelled images that answer a list of indices with a whole batch."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mixlab.data.decode import decode
+from mixlab.data.decode import decode, open_decoded
+from mixlab.data.pack import PackedPixels
 from mixlab.data.resample import resize, square_region
 from mixlab.errors import UnreadableImage
 from mixlab.spec import DataSpec
@@ -64,21 +66,35 @@ class FileImages:
     spec: DataSpec
     canvas_size: int = 0  # side, in pixels, that uint8 images for training are stored at; 0: float32 as evaluated
     unreadable: dict[str, str] = field(default_factory=dict)  # name -> reason, as met so far in this process
+    packed: PackedPixels | None = None  # decoded before; None: nothing is
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of each image."""
+        size = self.canvas_size or self.spec.image_size
+        return self.spec.channels, size, size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.uint8 if self.canvas_size else torch.float32
+
+    @property
+    def image_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def batch(self, indices: np.ndarray) -> Batch:
         images, kept = [], []
-        for index in indices:
+        for index in indices.tolist():
             try:
-                images.append(self._read(self.root / self.names[index]))
+                images.append(self._read(index))
                 kept.append(index)
             except UnreadableImage as error:
                 self.unreadable[self.names[index]] = str(error)
         chosen = np.array(kept, dtype=np.int64)
-        size, dtype = self.canvas_size or self.spec.image_size, torch.uint8 if self.canvas_size else torch.float32
-        nothing = torch.zeros(0, self.spec.channels, size, size, dtype=dtype)
+        nothing = torch.zeros(0, *self.shape, dtype=self.dtype)
         return Batch(torch.stack(images) if images else nothing, torch.from_numpy(self.labels[chosen]), chosen)
 
     def select(self, indices: np.ndarray) -> "FileImages":
@@ -86,7 +102,11 @@ class FileImages:
         names = tuple(self.names[index] for index in indices)
         return FileImages(self.root, names, self.labels[indices], self.spec, self.canvas_size)
 
-    def _read(self, path: Path) -> Tensor:
+    def _read(self, index: int) -> Tensor:
+        pixels = None if self.packed is None else self.packed.read(index)
+        if pixels is not None:
+            return torch.from_numpy(pixels)
+        path = self.root / self.names[index]
         if self.canvas_size:
             return read_canvas(path, self.spec, self.canvas_size)
         return read_exact(path, self.spec)
@@ -112,15 +132,18 @@ def fit(pixels: np.ndarray, spec: DataSpec) -> Tensor:
 
 def read_canvas(path: Path, spec: DataSpec, size: int) -> Tensor:
     """Decode one image for training, quickly, to (channels, size, size), uint8."""
-    pixels = decode(path, spec.channels, draft_size=size)
-    top, left, height, width = square_region(pixels.shape[0], pixels.shape[1], spec.resize_mode)
-    fill = tuple(round(255 * value) for value in spec.mean)
+    image = open_decoded(path, spec.channels, draft_size=size)
+    top, left, height, width = square_region(image.height, image.width, spec.resize_mode)
     if spec.resize_mode == "pad":
-        rows, columns = round(max(-top, 0)), round(max(-left, 0))
-        square = np.full((round(height), round(width), spec.channels), fill, dtype=np.uint8)
-        square[rows : rows + pixels.shape[0], columns : columns + pixels.shape[1]] = pixels
-        pixels, top, left = square, 0.0, 0.0
-    image = Image.fromarray(pixels if spec.channels == 3 else pixels[:, :, 0])
+        image, top, left = _padded(image, round(height), spec), 0.0, 0.0
     box = (left, top, left + width, top + height)
-    resized = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
-    return torch.from_numpy(resized.reshape(size, size, spec.channels).copy()).permute(2, 0, 1)
+    resized = np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+    return torch.from_numpy(resized.reshape(size, size, spec.channels)).permute(2, 0, 1)
+
+
+def _padded(image: Image.Image, side: int, spec: DataSpec) -> Image.Image:
+    """Return an image in the middle of a square that is filled with the mean."""
+    fill = tuple(round(255 * value) for value in spec.mean)
+    square = Image.new(image.mode, (side, side), fill if spec.channels == 3 else fill[0])
+    square.paste(image, (round((side - image.width) / 2), round((side - image.height) / 2)))
+    return square

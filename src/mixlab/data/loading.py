@@ -6,15 +6,19 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Generator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mixlab.data.images import Batch, Images, MemoryImages
+from mixlab.data.images import Batch, FileImages, Images, MemoryImages
 
 MEMORY_LIMIT = 2 * 2**30  # bytes of pixels up to which a folder is decoded once and kept
+AHEAD = 2  # batches that are read from packs before they are asked for
 
 
 class _Batches(Dataset[Batch]):
@@ -35,7 +39,9 @@ def batches(images: Images, order: Sequence[np.ndarray], workers: int = 0) -> Ge
     A file that cannot be read is missing from its batch and named in `images.unreadable`.
     """
     source = _Batches(images, order)
-    if isinstance(images, MemoryImages) or workers == 0 or len(order) < 2:
+    if isinstance(images, FileImages) and images.packed is not None:
+        found = _ahead(source)
+    elif isinstance(images, MemoryImages) or workers == 0 or len(order) < 2:
         found = (source[position] for position in range(len(order)))
     else:
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more than cores: their choice
@@ -49,6 +55,16 @@ def batches(images: Images, order: Sequence[np.ndarray], workers: int = 0) -> Ge
             yield batch
     finally:
         del found  # the workers end here, not when a traceback lets go of this frame
+
+
+def _ahead(source: _Batches) -> Iterator[tuple[Batch, dict[str, str]]]:
+    """Read batches before they are asked for, in a thread: copying and waiting for a disk need no interpreter lock."""
+    with ThreadPoolExecutor(1) as reader:
+        positions = iter(range(len(source)))
+        coming = deque(reader.submit(source.__getitem__, position) for position in islice(positions, AHEAD))
+        while coming:
+            coming.extend(reader.submit(source.__getitem__, position) for position in islice(positions, 1))
+            yield coming.popleft().result()
 
 
 def _prepare_worker(worker: int, parent: int) -> None:
@@ -80,8 +96,7 @@ def held_bytes(images: Images) -> int:
     """Return the bytes that the pixels of a set take in memory; 0 where they do not fit and are streamed."""
     if isinstance(images, MemoryImages):
         return images.images.nbytes
-    size = images.canvas_size or images.spec.image_size
-    needed = len(images) * images.spec.channels * size**2 * (1 if images.canvas_size else 4)
+    needed = len(images) * images.image_bytes
     return needed if needed <= MEMORY_LIMIT else 0
 
 
@@ -89,9 +104,7 @@ def in_memory(images: Images, workers: int = 0) -> Images:
     """Decode a set of files once and keep the pixels, where they fit into MEMORY_LIMIT; else return the set itself."""
     if isinstance(images, MemoryImages) or held_bytes(images) == 0:
         return images
-    size = images.canvas_size or images.spec.image_size
-    dtype = torch.uint8 if images.canvas_size else torch.float32
-    pixels = torch.zeros(len(images), images.spec.channels, size, size, dtype=dtype)
+    pixels = torch.zeros(len(images), *images.shape, dtype=images.dtype)
     readable = np.zeros(len(images), dtype=bool)
     for batch in batches(images, in_order(images, 64), workers):
         pixels[torch.from_numpy(batch.indices)] = batch.images

@@ -1,10 +1,14 @@
 """Before step 0: the data is checked and held, and compared with what the run began with."""
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 import torch
 
+from mixlab.data import cache
 from mixlab.data.catalogue import DataSet
-from mixlab.data.images import FileImages, MemoryImages
-from mixlab.data.loading import in_memory
+from mixlab.data.images import FileImages, Images, MemoryImages
+from mixlab.data.loading import held_bytes, in_memory
 from mixlab.errors import DataError
 from mixlab.experiment import Experiment
 from mixlab.run.environment import environment
@@ -37,11 +41,11 @@ def _check_image_sizes(data: DataSet, experiment: Experiment) -> None:
 
 def hold(data: DataSet, device: torch.device, options: Options, screen: Screen) -> DataSet:
     """Keep what fits in memory, on the device; test images are not touched here."""
-    train, validation = data.train, data.validation
+    train = _from_cache(data.train, options, screen)
+    refused = isinstance(train, FileImages) and train.packed is None  # once is enough to say so
+    validation = _from_cache(data.validation, replace(options, cache=options.cache and not refused), screen)
+    screen.say(_sources([train, validation], options.stream))
     if not options.stream:
-        files = [images for images in (train, validation) if isinstance(images, FileImages)]
-        if files:
-            screen.say(f"reading  {sum(map(len, files)):,} pictures into memory (--stream decodes them each epoch)")
         train, validation = (in_memory(images, options.workers) for images in (train, validation))
     return DataSet(
         data.spec,
@@ -50,6 +54,34 @@ def hold(data: DataSet, device: torch.device, options: Options, screen: Screen) 
         data.test,
         data.notes,
     )
+
+
+def _from_cache(images: Images, options: Options, screen: Screen) -> Images:
+    """Return a set with its pixels from the cache: filled where that is asked for, used unasked where it is whole."""
+    if not isinstance(images, FileImages) or (options.stream and not options.cache):
+        return images
+    return cache.fill(images, options.workers, screen.say) if options.cache else cache.find(images, screen.say)
+
+
+def _sources(sets: Iterable[Images], stream: bool) -> list[str]:
+    """Say where the pixels of files come from."""
+    files = [images for images in sets if isinstance(images, FileImages) and len(images)]
+    packed = [images for images in files if images.packed is not None]
+    held = [images for images in files if images.packed is None and held_bytes(images) and not stream]
+    large = [images for images in files if images.packed is None and not held_bytes(images) and not stream]
+    lines = []
+    if packed:
+        lines.append(f"cache    {_amount(packed)} in {cache.cache_home()} (mixlab data cache shows and clears it)")
+    if held:
+        lines.append(f"reading  {_amount(held)} into memory (--stream decodes them each epoch)")
+    if large:
+        lines.append(f"reading  {_amount(large)} anew each epoch, too many for memory (--cache keeps them on disk)")
+    return lines
+
+
+def _amount(sets: list[FileImages]) -> str:
+    size = cache.size_text(sum(len(images) * images.image_bytes for images in sets))
+    return f"{sum(map(len, sets)):,} pictures, {size},"
 
 
 def report_unreadable(session: Session) -> None:

@@ -24,6 +24,7 @@ class Options:
     new: bool = False  # start another run where this one exists
     quiet: bool = False
     stream: bool = False  # decode files each time instead of keeping their pixels in memory
+    cache: bool = False  # keep decoded pictures on disk for the next epochs and runs, see data/cache.py
     strict: bool = False  # stop where an image cannot be read
     max_seconds: float = 0.0  # time that the training should fit into; 0: as long as it takes
     auto_learning_rate: bool = False  # find optimizer.learning_rate by a range test before step 0
