@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mixlab.kernels import library, operators
+from mixlab.kernels import choice, library, operators
 from mixlab.models.convmixer import Block, ConvMixer
 from mixlab.models.layers import Normalize
 
@@ -61,7 +61,7 @@ class FoldedConvMixer(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Return the logits of images with values in [0, 1]."""
         patches = self.stem(self.normalize(x))
-        if _is_fast(patches):
+        if all(isinstance(block, FoldedBlock) and block.is_fast(patches) for block in self.blocks):
             features = operators.mean_of_positions(self.blocks(operators.gelu_inference(patches)))
             return self.classifier(features.to(self.classifier.weight.dtype))
         return self.classifier(self.blocks(functional.gelu(patches)).mean((2, 3)))
@@ -82,17 +82,19 @@ class FoldedBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim rows columns"]) -> Float[Tensor, "batch dim rows columns"]:
         depthwise, pointwise = self.depthwise, self.pointwise
-        if _is_fast(x):
+        if self.is_fast(x):
             parameters = (*self.before, depthwise.weight, depthwise.bias, self.after, pointwise.weight, pointwise.bias)
             return operators.block_inference(x, *parameters)
         scale, shift, after = (each[:, None, None] for each in (*self.before, self.after))
         h = torch.addcmul(shift, x, scale)
         return functional.gelu(pointwise(torch.addcmul(h, functional.gelu(depthwise(h)), after)))
 
-
-def _is_fast(x: Tensor) -> bool:
-    """Return whether the compiled kernels can do it; they know no gradients."""
-    return library.is_usable(x) and not (torch.is_grad_enabled() and x.requires_grad)
+    def is_fast(self, x: Tensor) -> bool:
+        """Return whether kernels of ours do it; they know no gradients."""
+        if not library.is_usable(x) or (torch.is_grad_enabled() and x.requires_grad):
+            return False
+        _, channels, rows, columns = x.shape
+        return choice.is_ours("inference", x, rows, columns, channels, self.depthwise.kernel_size[0])
 
 
 def _affine(norm: Any) -> tuple[Tensor, Tensor]:
