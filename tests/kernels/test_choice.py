@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import torch
 
 from mixlab import durable
 from mixlab.errors import RunError
-from mixlab.kernels import choice, library, placement, trial
+from mixlab.kernels import choice, library, operators, placement, trial
 from mixlab.kernels.trial import Case, Result
 from mixlab.models.convmixer import ConvMixerConfig
 from mixlab.spec import DataSpec
 
+compiled = pytest.mark.skipif(library.library() is None, reason="no kernels were compiled")
 CASE, DEVICE = Case("training", torch.bfloat16, 16, 16, 256, 5), torch.device("cuda", 0)
 NAME = "NVIDIA Pascaline: training bfloat16 16x16x256 k5"
 FASTER, SLOWER, WRONG = Result(0.5, 1.0, 2.0), Result(0.5, 2.0, 1.0), Result(1.5, 1.0, 2.0)
@@ -142,6 +144,39 @@ def test_large_kernels_lie_in_planes_on_a_gpu_without_ours(
     monkeypatch.setattr(library, "is_ready", lambda device: ready)
     found = placement.memory_format(ConvMixerConfig(dim=8, depth=1, kernel_size=side).build(spec), DEVICE)
     assert (found == torch.channels_last) is channels_last
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials are small and have no clock, so that a CPU's kernels can be tried."""
+    monkeypatch.setattr(trial, "POSITIONS", 2**9)
+    monkeypatch.setattr(trial, "_milliseconds", lambda forms: [1.0, 2.0])
+
+
+@compiled
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("kind", trial.FORMS)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_trial_finds_that_both_agree_and_draws_nothing(kind: str, precision: torch.dtype):
+    before = torch.get_rng_state()
+    for side in (4, 5):
+        assert trial.run(Case(kind, precision, 9, 6, 24, side), torch.device("cpu")).difference < 1
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@compiled
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("kind", "name", "mistake"),
+    [
+        ("inference", "gelu_inference", lambda x: x.relu()),
+        ("training", "add_scaled", lambda *given: given[0] + given[3]),
+        ("depthwise", "depthwise_forward", lambda x, weight, bias: x * torch.nan),
+    ],
+)
+def test_a_trial_finds_a_mistake(kind: str, name: str, mistake: Callable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(operators, name, mistake)
+    assert trial.run(Case(kind, torch.bfloat16, 9, 6, 24, 5), torch.device("cpu")).difference > 1
 
 
 def test_a_machine_without_triton_says_what_to_do(monkeypatch: pytest.MonkeyPatch):

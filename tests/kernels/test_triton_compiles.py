@@ -26,10 +26,12 @@ def machine_code(capability: int, kernel: Any, *arguments: Any, num_warps: int =
     for place, (name, parameter, value) in enumerate(zip(kernel.arg_names, kernel.params, arguments, strict=True)):
         if parameter.is_constexpr:
             constants[(place,)] = value
+        elif not isinstance(value, Tensor) and value == 1:
+            constants[(place,)] = value  # as a launch does
         elif isinstance(value, Tensor) or value % 16 == 0:
             aligned[(place,)] = [["tt.divisibility", 16]]
         is_tensor = isinstance(value, Tensor)
-        signature[name] = "constexpr" if parameter.is_constexpr else TYPES[value.dtype] if is_tensor else "i32"
+        signature[name] = "constexpr" if (place,) in constants else TYPES[value.dtype] if is_tensor else "i32"
     source = ASTSource(kernel, signature, constants, aligned)
     options = {"num_warps": num_warps, "num_stages": num_stages}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["cubin"]
@@ -58,10 +60,10 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[tuple[str,
     return start
 
 
-def run_all(kind: torch.dtype, channels: int, side: int) -> None:
+def run_all(kind: torch.dtype, channels: int, side: int, size: int = 16) -> None:
     from mixlab.kernels.gpu import operators
 
-    x = torch.zeros(1, channels, 16, 16, dtype=kind).to(memory_format=torch.channels_last)
+    x = torch.zeros(1, channels, size, size, dtype=kind).to(memory_format=torch.channels_last)
     weight, each = torch.zeros(channels, 1, side, side), torch.zeros(channels)
     operators.depthwise_forward(x, weight, each)
     operators.mixing_forward(x, each, each, weight, each)
@@ -80,11 +82,18 @@ def test_kernels_for_bfloat16_stay_in_registers(side: int, compiled: Callable, t
     assert {name: stack for name, code in found if (stack := stack_bytes(code, tmp_path))} == {}
 
 
-@pytest.mark.parametrize("capability", [AMPERE, HOPPER])
-@pytest.mark.parametrize(("kind", "channels", "side"), [(torch.float32, 40, 9), (torch.float16, 21, 4)])
-def test_kernels_compile_for_other_types_and_shapes(
-    kind: torch.dtype, channels: int, side: int, capability: int, compiled: Callable
+@pytest.mark.parametrize(
+    ("capability", "kind", "channels", "side"), [(AMPERE, torch.float32, 40, 9), (AMPERE, torch.float16, 21, 4)]
+)
+def test_kernels_compile_for_other_devices_types_and_shapes(
+    capability: int, kind: torch.dtype, channels: int, side: int, compiled: Callable
 ):
     found = compiled(capability)
     run_all(kind, channels, side)
+    assert all(code for _, code in found)
+
+
+def test_kernels_compile_where_every_length_is_one(compiled: Callable):
+    found = compiled(HOPPER)
+    run_all(torch.bfloat16, 1, 1, size=1)
     assert all(code for _, code in found)

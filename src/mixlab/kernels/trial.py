@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mixlab.kernels import depthwise, mixing, operators
 
-POSITIONS = 2**15  # of all images of a trial; a GPU has enough to do, and a wide map takes some 100 MB
+POSITIONS, VALUES = 2**17, 2**25  # of a map, at most: 512 images of 16 x 16, and 64 MB of bfloat16
 WARM_UP, ROUNDS = 3, 7
 ALLOWED = 5e-3  # distance from float32 that is no mistake: of TF32, which PyTorch's convolutions may use
 Form = Callable[[Tensor], list[Tensor]]  # of a map; returns outputs, and gradients where there are some
@@ -44,7 +44,8 @@ def run(case: Case, device: torch.device) -> Result:
     automatic = torch.autocast(device.type, case.precision, case.precision != torch.float32, cache_enabled=False)
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.set_grad_enabled(True):
         torch.default_generator.manual_seed(0)
-        images = max(POSITIONS // (case.rows * case.columns), 2)
+        positions = min(POSITIONS, VALUES // case.channels)
+        images = max(positions // (case.rows * case.columns), 2)
         x = torch.randn(images, case.channels, case.rows, case.columns)
         x = x.to(device, memory_format=torch.channels_last).to(case.precision)
         ours, stock = FORMS[case.kind](case, device)

@@ -10,7 +10,7 @@ from torch import Tensor
 from mixlab.kernels.gpu import launch
 from mixlab.kernels.gpu.gelu import gelu, gelu_and_slope
 from mixlab.kernels.gpu.launch import Tile
-from mixlab.kernels.gpu.window import convolve, inside, load, per_channel, place, store
+from mixlab.kernels.gpu.window import convolve, inside, load, per_channel, place, store, store_sums
 
 
 @triton.jit
@@ -32,7 +32,7 @@ def _plain(
 
 @triton.jit
 def _mixing(
-    x, scale, shift, taps, bias, found, slope, values, squares, rows, columns, channels,
+    x, scale, shift, taps, bias, found, slope, partial, rows, columns, channels,
     BEFORE: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     image, first, column = place(rows, columns, ROWS, COLUMNS, tl.program_id(0))
@@ -52,9 +52,7 @@ def _mixing(
         counted = tl.where(inside(first + row, column, channel, rows, columns, channels), y, 0.0)
         total += counted
         total_squares += counted * counted
-    own = tl.program_id(0).to(tl.int64) * channels + channel
-    tl.store(values + own, tl.sum(total, 0), mask=channel < channels)
-    tl.store(squares + own, tl.sum(total_squares, 0), mask=channel < channels)
+    store_sums(total, total_squares, partial, channel, channels)
 
 
 @triton.jit
@@ -80,7 +78,7 @@ def _residual(
 
 @triton.jit
 def _reach(
-    of_output, gradient, x, scale, taps, found, values, products, rows, columns, channels,
+    of_output, gradient, x, scale, taps, found, partial, rows, columns, channels,
     BEFORE: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     image, first, column = place(rows, columns, ROWS, COLUMNS, tl.program_id(0))
@@ -101,9 +99,7 @@ def _reach(
         store(whole * factor, found + start, first + row, column, channel, rows, columns, channels)
         total += whole
         total_products += whole * input_
-    own = tl.program_id(0).to(tl.int64) * channels + channel
-    tl.store(values + own, tl.sum(total, 0), mask=channel < channels)
-    tl.store(products + own, tl.sum(total_products, 0), mask=channel < channels)
+    store_sums(total_products, total, partial, channel, channels)
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -122,11 +118,9 @@ def input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
 
 def mixing(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
     """Return y = GELU(convolution of scale * x + shift), GELU's derivative, and the sums of y and of its square."""
-    found, slope = torch.empty_like(x), torch.empty_like(x)
-    values, squares = (launch.partial_sums(x, _programs(x, weight)) for _ in range(2))
-    taps = _columns(weight)
-    _launch(_mixing, x, weight, False, x, scale, shift, taps, bias, found, slope, values, squares)
-    return found, slope, launch.added(values), launch.added(squares)
+    found, slope, partial = torch.empty_like(x), torch.empty_like(x), launch.partial_sums(x, _programs(x, weight))
+    _launch(_mixing, x, weight, False, x, scale, shift, _columns(weight), bias, found, slope, partial)
+    return found, slope, *launch.added(partial)
 
 
 def residual(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, after: Tensor) -> Tensor:
@@ -143,11 +137,9 @@ def reach(of_output: Tensor, gradient: Tensor, x: Tensor, scale: Tensor, weight:
         of_output: the gradient of the convolution's output.
         gradient: what reaches the input past the convolution.
     """
-    found, programs = torch.empty_like(x), _programs(x, weight)
-    values, products = (launch.partial_sums(x, programs) for _ in range(2))
-    taps = _columns(weight.flip(2, 3))
-    _launch(_reach, x, weight, True, of_output, gradient, x, scale, taps, found, values, products)
-    return found, launch.added(products), launch.added(values)
+    found, partial = torch.empty_like(x), launch.partial_sums(x, _programs(x, weight))
+    _launch(_reach, x, weight, True, of_output, gradient, x, scale, _columns(weight.flip(2, 3)), found, partial)
+    return found, *launch.added(partial)
 
 
 def _launch(kernel: Any, x: Tensor, weight: Tensor, backward: bool, *arguments: Tensor) -> None:

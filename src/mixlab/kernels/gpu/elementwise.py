@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mixlab.kernels.gpu import launch
 from mixlab.kernels.gpu.gelu import gelu_and_slope
-from mixlab.kernels.gpu.window import per_channel
+from mixlab.kernels.gpu.window import per_channel, store_sums
 
 
 @triton.jit
@@ -27,15 +27,8 @@ def _read(x, offsets, inside):
 
 
 @triton.jit
-def _own(sums, channels, CHANNELS: tl.constexpr):
-    """Return where a program's own sums lie, and which of them are inside."""
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    return sums + tl.program_id(0).to(tl.int64) * channels + channel, channel < channels
-
-
-@triton.jit
 def _gelu_forward(
-    x, found, slope, values, squares, positions, channels,
+    x, found, slope, partial, positions, channels,
     STEPS: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     total = tl.zeros((POSITIONS, CHANNELS), tl.float32)
@@ -47,15 +40,12 @@ def _gelu_forward(
         tl.store(slope + offsets, derivative, mask=inside)
         total += y
         total_squares += y * y
-    own, inside = _own(values, channels, CHANNELS)
-    tl.store(own, tl.sum(total, 0), mask=inside)
-    own, inside = _own(squares, channels, CHANNELS)
-    tl.store(own, tl.sum(total_squares, 0), mask=inside)
+    store_sums(total, total_squares, partial, tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS), channels)
 
 
 @triton.jit
 def _slope_gradient(
-    gradient, y, slope, a, b, c, found, sums, positions, channels,
+    gradient, y, slope, a, b, c, found, partial, positions, channels,
     STEPS: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -69,8 +59,8 @@ def _slope_gradient(
         values = before * _read(slope, offsets, inside)  # 0 outside
         tl.store(found + offsets, values, mask=inside)
         total += values
-    own, inside = _own(sums, channels, CHANNELS)
-    tl.store(own, tl.sum(total, 0), mask=inside)
+    own = partial + tl.program_id(0).to(tl.int64) * channels + channel
+    tl.store(own, tl.sum(total, 0), mask=channel < channels)
 
 
 @triton.jit
@@ -90,7 +80,7 @@ def _add_scaled(
 
 @triton.jit
 def _sum_products(
-    x, y, values, products, positions, channels,
+    x, y, partial, positions, channels,
     STEPS: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     total = tl.zeros((POSITIONS, CHANNELS), tl.float32)
@@ -100,26 +90,24 @@ def _sum_products(
         first = _read(x, offsets, inside)
         total += first
         total_products += first * _read(y, offsets, inside)
-    own, inside = _own(values, channels, CHANNELS)
-    tl.store(own, tl.sum(total, 0), mask=inside)
-    own, inside = _own(products, channels, CHANNELS)
-    tl.store(own, tl.sum(total_products, 0), mask=inside)
+    store_sums(total, total_products, partial, tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS), channels)
 
 
 def gelu_forward(x: Tensor) -> tuple[Tensor, ...]:
     """Return y = GELU(x), its derivative, and the sums of y and of its square."""
-    found, slope, values, squares = torch.empty_like(x), torch.empty_like(x), _partial(x), _partial(x)
-    _launch(_gelu_forward, x, x, found, slope, values, squares)
-    return found, slope, launch.added(values), launch.added(squares)
+    found, slope, partial = torch.empty_like(x), torch.empty_like(x), launch.partial_sums(x, _programs(x))
+    _launch(_gelu_forward, x, x, found, slope, partial)
+    return found, slope, *launch.added(partial)
 
 
 def slope_gradient(
     gradient: Tensor, y: Tensor, slope: Tensor, a: Tensor, b: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return (a * gradient + b * y + c) * slope, and its sums."""
-    found, sums = torch.empty_like(y), _partial(y)
-    _launch(_slope_gradient, y, gradient, y, slope, a, b, c, found, sums)
-    return found, launch.added(sums)
+    found = torch.empty_like(y)
+    partial = torch.empty(_programs(y), y.shape[1], dtype=torch.float32, device=y.device)
+    _launch(_slope_gradient, y, gradient, y, slope, a, b, c, found, partial)
+    return found, partial.sum(0, dtype=torch.float64)
 
 
 def add_scaled(x1: Tensor, scale1: Tensor, x2: Tensor, scale2: Tensor, shift: Tensor) -> Tensor:
@@ -129,11 +117,11 @@ def add_scaled(x1: Tensor, scale1: Tensor, x2: Tensor, scale2: Tensor, shift: Te
     return found
 
 
-def sum_products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def sum_products(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     """Return the sums of x, and of x * y."""
-    values, products = _partial(x), _partial(x)
-    _launch(_sum_products, x, x, y, values, products)
-    return launch.added(values), launch.added(products)
+    partial = launch.partial_sums(x, _programs(x))
+    _launch(_sum_products, x, x, y, partial)
+    return launch.added(partial)
 
 
 def _launch(kernel: Any, x: Tensor, *arguments: Tensor) -> None:
@@ -144,10 +132,6 @@ def _launch(kernel: Any, x: Tensor, *arguments: Tensor) -> None:
         kernel[grid](
             *arguments, x.numel() // channels, channels, launch.STRIP, tile.columns, tile.channels, num_warps=4
         )
-
-
-def _partial(x: Tensor) -> Tensor:
-    return launch.partial_sums(x, _programs(x))
 
 
 def _programs(x: Tensor) -> int:

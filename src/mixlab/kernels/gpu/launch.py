@@ -59,13 +59,15 @@ def on(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def partial_sums(x: Tensor, programs: int) -> Float[Tensor, "programs channels"]:
-    """Return the place of each program's own sums: nothing is added atomically."""
-    return torch.empty(programs, x.shape[1], dtype=torch.float32, device=x.device)
+def partial_sums(x: Tensor, programs: int) -> Float[Tensor, "programs 2 channels"]:
+    """Return the place of each program's own sums, of two kinds: nothing is added atomically."""
+    return torch.empty(programs, 2, x.shape[1], dtype=torch.float32, device=x.device)
 
 
-def added(partial: Float[Tensor, "programs ..."]) -> Float[Tensor, "..."]:
-    return partial.sum(0, dtype=torch.float64)
+def added(partial: Float[Tensor, "programs 2 channels"]) -> tuple[Float[Tensor, " channels"], ...]:
+    """Return both kinds of sums, float64; each has its own memory, as an operator's outputs must."""
+    first, second = partial.sum(0, dtype=torch.float64)
+    return first.clone(), second.clone()
 
 
 def _channels(channels: int, most: int) -> int:

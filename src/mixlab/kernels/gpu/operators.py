@@ -100,7 +100,7 @@ def add_scaled(x1: Tensor, scale1: Tensor, shift1: Tensor, x2: Tensor, scale2: T
     return elementwise.add_scaled(_dense(x1), _single(scale1), _dense(x2), _single(scale2), shift)
 
 
-def sum_products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def sum_products(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     return elementwise.sum_products(_dense(x.to(y.dtype)), _dense(y))
 
 

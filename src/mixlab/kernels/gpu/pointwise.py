@@ -15,33 +15,33 @@ GROUP = 8  # blocks of positions whose programs run side by side, so that the L2
 
 @triton.jit
 def _product(
-    x, matrix, bias, found, positions, inputs, outputs,
+    x, matrix, bias, found, positions, channels,
     POSITIONS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    blocks, across = tl.cdiv(positions, POSITIONS), tl.cdiv(outputs, OUTPUTS)
+    blocks, across = tl.cdiv(positions, POSITIONS), tl.cdiv(channels, OUTPUTS)
     first = tl.program_id(0) // (GROUP * across) * GROUP
     high = tl.minimum(blocks - first, GROUP)
     inside = tl.program_id(0) % (GROUP * across)
     place = (first + inside % high).to(tl.int64) * POSITIONS + tl.arange(0, POSITIONS)
     output = inside // high * OUTPUTS + tl.arange(0, OUTPUTS)
     total = tl.zeros((POSITIONS, OUTPUTS), tl.float32)
-    for start in range(0, inputs, INPUTS):
+    for start in range(0, channels, INPUTS):
         channel = start + tl.arange(0, INPUTS)
-        known = channel < inputs
+        known = channel < channels
         left = tl.load(
-            x + place[:, None] * inputs + channel[None, :],
+            x + place[:, None] * channels + channel[None, :],
             mask=(place < positions)[:, None] & known[None, :],
             other=0.0,
         )
         right = tl.load(
-            matrix + output[None, :] * inputs + channel[:, None],
-            mask=(output < outputs)[None, :] & known[:, None],
+            matrix + output[None, :] * channels + channel[:, None],
+            mask=(output < channels)[None, :] & known[:, None],
             other=0.0,
         )
         total = tl.dot(left, right, total)
-    total += tl.load(bias + output, mask=output < outputs, other=0.0)[None, :]
-    offsets = place[:, None] * outputs + output[None, :]
-    tl.store(found + offsets, gelu(total), mask=(place < positions)[:, None] & (output < outputs)[None, :])
+    total += tl.load(bias + output, mask=output < channels, other=0.0)[None, :]
+    offsets = place[:, None] * channels + output[None, :]
+    tl.store(found + offsets, gelu(total), mask=(place < positions)[:, None] & (output < channels)[None, :])
 
 
 def pointwise(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
@@ -51,15 +51,14 @@ def pointwise(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
     slower than the library's.
 
     Args:
-        matrix: (outputs, inputs, 1, 1).
+        matrix: (channels, channels, 1, 1).
     """
     if x.dtype == torch.float32:
         return functional.gelu(functional.conv2d(x, matrix, bias))
-    images, inputs, rows, columns = x.shape
-    positions, outputs = images * rows * columns, len(matrix)
-    found = x.new_empty(images, rows, columns, outputs).permute(0, 3, 1, 2)
-    grid = (triton.cdiv(positions, TILE[0]) * triton.cdiv(outputs, TILE[1]),)
+    channels, found = x.shape[1], torch.empty_like(x)
+    positions = x.numel() // channels
+    grid = (triton.cdiv(positions, TILE[0]) * triton.cdiv(channels, TILE[1]),)
     flat = matrix.flatten(1).to(x.dtype).contiguous()
     with launch.on(x.device):
-        _product[grid](x, flat, bias, found, positions, inputs, outputs, *TILE, GROUP, num_warps=8, num_stages=3)
+        _product[grid](x, flat, bias, found, positions, channels, *TILE, GROUP, num_warps=8, num_stages=3)
     return found

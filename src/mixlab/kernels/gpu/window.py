@@ -40,6 +40,14 @@ def store(values, x, row, column, channel, rows, columns, channels):
 
 
 @triton.jit
+def store_sums(first, second, sums, channel, channels):
+    """Store a program's own two sums of each channel."""
+    own = sums + tl.program_id(0).to(tl.int64) * 2 * channels + channel
+    tl.store(own, tl.sum(first, 0), mask=channel < channels)
+    tl.store(own + channels, tl.sum(second, 0), mask=channel < channels)
+
+
+@triton.jit
 def per_channel(values, channel, channels):
     return tl.load(values + channel, mask=channel < channels, other=0.0)[None, :]
 
