@@ -132,6 +132,20 @@ def test_a_damaged_file_is_measured_again():
     assert choice._choose(CASE, DEVICE)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("tried")
+def test_what_is_compiled_gets_what_was_known_before_for_any_length():
+    def chosen(x: torch.Tensor) -> torch.Tensor:
+        _, channels, rows, columns = x.shape
+        lengths = f"{rows} {columns} {channels} 5"
+        return x + 1 if choice._recalled("training", torch.bfloat16, lengths, DEVICE) else x
+
+    choice.adopt({NAME: "mixlab"})
+    compiled = torch.compile(chosen, backend="eager", fullgraph=True, dynamic=True)
+    found = [float(compiled(torch.zeros(1, 256, 16, columns)).max()) for columns in (15, 16, 17)]
+    assert found == [0, 1, 0]
+
+
 def test_a_cpu_needs_no_choice(tried: list[Case]):
     assert choice.is_ours("training", torch.zeros(1), 16, 16, 256, 5)
     assert tried == []

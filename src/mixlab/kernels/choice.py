@@ -32,8 +32,8 @@ def is_ours(kind: str, x: Tensor, rows: int, columns: int, channels: int, side: 
     """
     if x.device.type == "cpu":
         return True
-    if torch.compiler.is_compiling():
-        return _recalled(kind, library.precision(x), rows, columns, channels, side, x.device)
+    if torch.compiler.is_compiling():  # a string, for torch.compile leaves lengths open until they become text
+        return _recalled(kind, library.precision(x), f"{rows} {columns} {channels} {side}", x.device)
     return _choose(Case(kind, library.precision(x), rows, columns, channels, side), x.device)
 
 
@@ -54,10 +54,8 @@ def folder() -> Path:
 
 
 @torch.compiler.assume_constant_result
-def _recalled(
-    kind: str, precision: torch.dtype, rows: int, columns: int, channels: int, side: int, device: torch.device
-) -> bool:
-    return _recall(Case(kind, precision, rows, columns, channels, side), device) or False
+def _recalled(kind: str, precision: torch.dtype, lengths: str, device: torch.device) -> bool:
+    return _recall(Case(kind, precision, *map(int, lengths.split())), device) or False
 
 
 def _recall(case: Case, device: torch.device) -> bool | None:

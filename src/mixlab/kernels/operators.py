@@ -1,7 +1,8 @@
 """The compiled kernels as PyTorch operators, without gradients of their own; `mixing` and `depthwise` add those.
 
-Activations are (batch, channels, rows, columns) in channels_last, float32 or bfloat16; what belongs to a channel is
-float32, and sums come back as float64. Each operator has its plain twin, of the same name, in `reference`.
+Activations are (batch, channels, rows, columns) in channels_last, float32, bfloat16 or, on CUDA, float16; what belongs
+to a channel is float32, and sums come back as float64. Each operator has its plain twin, of the same name, in
+`reference`. What stands here runs on CPUs; `gpu.operators` registers the forms for CUDA.
 """
 
 import torch

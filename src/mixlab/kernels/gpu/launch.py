@@ -10,8 +10,8 @@ from torch import Tensor
 CHANNELS = 64  # of a tile; 128 bytes of bfloat16
 WARP_VALUES = 256  # of a row of a tile; 16 bytes of bfloat16 in each thread
 FLAT_VALUES = 2048  # of a tile in passes over a map as a matrix
-SLICES = 16  # programs that share the positions of a weight gradient, at least
-MOST_SLICES = 512
+PROGRAMS = 2048  # of a weight gradient, about; several for each multiprocessor there is
+SLICES = (16, 512)  # of the positions in a weight gradient, at least and at most
 STRIP = 8  # steps of a program in passes over a whole map
 
 
@@ -51,7 +51,8 @@ def flat_tile(channels: int) -> Tile:
 def slices(tiles: int, side: int, channels: int, tile: Tile) -> int:
     """Return how many programs share the tiles of a weight gradient, for each column of taps and block of channels."""
     beside = side * -(-channels // tile.channels)
-    return min(max(SLICES, 4096 // beside), MOST_SLICES, tiles)
+    least, most = SLICES
+    return min(max(least, PROGRAMS // beside), most, tiles)
 
 
 def on(device: torch.device) -> AbstractContextManager[Any]:
