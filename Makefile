@@ -4,7 +4,7 @@ BIN := .venv/bin
 PARALLEL := -n auto --maxprocesses 4
 # on Windows: make BIN=.venv/Scripts ...
 
-.PHONY: demo test check format lint types floors slow kill-test clean
+.PHONY: demo test check format lint types floors slow triton kill-test clean
 
 .venv/installed: pyproject.toml setup.py constraints.txt $(wildcard src/mixlab/kernels/cpu/*)
 	$(PYTHON) -m venv .venv
@@ -35,6 +35,12 @@ floors: .venv/installed
 
 slow: .venv/installed
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
+
+# the kernels for GPUs, without one: run by Triton's interpreter, and compiled (Triton takes 0.7 GB of disk)
+triton: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[triton]'
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(PARALLEL) -m slow tests/kernels/test_triton.py
+	$(BIN)/python -m pytest $(PARALLEL) -m slow tests/kernels/test_triton_compiles.py
 
 # 20 trainings, each killed twice at random moments, each with 20 byte-identical ends (about 10 minutes)
 kill-test: .venv/installed

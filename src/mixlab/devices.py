@@ -1,9 +1,8 @@
-"""Which device computes, and in which memory format a model is fast there."""
+"""Which device computes."""
 
 import os
 
 import torch
-from torch import nn
 
 from mixlab.errors import UsageError, did_you_mean
 
@@ -51,20 +50,4 @@ def make_deterministic(device: torch.device) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to a device, in the memory format that is fast there."""
-    return model.to(device).to(memory_format=memory_format(model, device))  # pyright: ignore[reportCallIssue]
-
-
-def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """Return channels_last, except where a GPU's library has no fast depthwise kernel for it (sides above 7)."""
-    sides = [
-        max(layer.kernel_size)
-        for layer in model.modules()
-        if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
-    ]
-    if device.type == "mps" or (device.type == "cuda" and max(sides, default=1) > 7):
-        return torch.contiguous_format
-    return torch.channels_last
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]

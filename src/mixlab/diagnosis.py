@@ -35,8 +35,8 @@ def examine(out: Path) -> list[Finding]:
     return [
         Finding(True, "mixlab", f"{here['mixlab']} on Python {here['python']}, {here['machine']}"),
         Finding(True, "torch", f"{here['torch']}, {here['threads']} threads on {here['cores']} cores"),
-        Finding(True, "kernels", library.describe()),
         *[Finding(True, "device", _describe(kind)) for kind in devices.available()],
+        *[Finding(True, "kernels", f"{kind}: {library.describe(kind)}") for kind in devices.available()],
         *[Finding(True, "extra", _extra(package, name)) for package, name in EXTRAS.items()],
         _write_access(out),
         _exact_resume(),

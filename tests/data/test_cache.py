@@ -23,7 +23,7 @@ from mixlab.data.names import expand
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MIXLAB_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return tmp_path / "cache" / "pixels"
 
 
 def load(pictures: Path, seed: int = 0, **fields) -> DataSet:
@@ -181,11 +181,12 @@ def full_while_writing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_file_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache.cache_home().write_text("a file")
+    cache.home().parent.mkdir(exist_ok=True)
+    cache.home().write_text("a file")
 
 
 def inside_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MIXLAB_CACHE", str(cache.cache_home().parent / "pictures" / "blue"))
+    monkeypatch.setenv("MIXLAB_CACHE", str(cache.home().parents[1] / "pictures" / "blue"))
 
 
 @pytest.mark.parametrize(
@@ -226,10 +227,10 @@ def test_clearing_removes_what_is_ours_alone(pictures: Path, place: Path):
 
 
 def test_the_place_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: Path):
-    assert cache.cache_home() == place
+    assert cache.home() == place
     monkeypatch.delenv("MIXLAB_CACHE")
     monkeypatch.delenv("MIXLAB_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert (data_home(), cache.cache_home()) == (tmp_path / "mixlab", tmp_path / "mixlab" / "pixels")
+    assert (data_home(), cache.home()) == (tmp_path / "mixlab", tmp_path / "mixlab" / "pixels")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert cache.cache_home() == Path.home() / ".cache" / "mixlab" / "pixels"
+    assert cache.home() == Path.home() / ".cache" / "mixlab" / "pixels"

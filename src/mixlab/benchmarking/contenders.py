@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixlab import devices
-from mixlab.kernels import library
+from mixlab.kernels import library, placement
 from mixlab.models.folding import fold
 
 Run = Callable[[], Tensor]  # one batch; returns logits, or in training the gradients of all weights in one row
@@ -51,7 +50,7 @@ def inference(model: nn.Module, batch: Batch, compiled: bool) -> Iterator[Conten
             yield Contender(name, kind, partial(_compiled_inference, model, x, kind, frozen))
     if x.device.type == "cpu":
         yield from _runtimes(model, x)
-    folded, layout = fold(model), devices.memory_format(model, x.device)
+    folded, layout = fold(model), placement.memory_format(model, x.device)
     for kind in _kinds(x.device):
         make = partial(_eager_inference, folded, x, layout, kind, stock=False)
         yield Contender(f"mixlab {precision_name(kind)}", kind, make, ours=True)
@@ -65,7 +64,7 @@ def training(model: nn.Module, batch: Batch, compiled: bool) -> Iterator[Contend
         make = partial(_step, model, batch, torch.channels_last, kind, compiled=True)
         yield Contender(f"PyTorch, compiled {precision_name(kind)}", kind, make)
     for kind in _kinds(device):
-        make = partial(_step, model, batch, devices.memory_format(model, device), kind, stock=False)
+        make = partial(_step, model, batch, placement.memory_format(model, device), kind, stock=False)
         yield Contender(f"mixlab {precision_name(kind)}", kind, make, ours=True)
 
 

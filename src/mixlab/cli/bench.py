@@ -68,7 +68,7 @@ def _show(found: Any, folder: Path) -> None:
         f"batch {work.batch_size}"
     )
     click.echo(f"{machine['machine']}, {work.device}, {machine['threads']} threads, torch {machine['torch']}")
-    click.echo(f"kernels  {library.describe()}")
+    click.echo(f"kernels  {library.describe(machine['device'].partition(':')[0])}")
     reached = ", ".join(f"{name} {flops / 1e9:,.0f} GFLOP/s" for name, flops in found.ceilings.matmul.items())
     click.echo(f"limits   matrix product {reached}; copy {found.ceilings.copy / 1e9:,.0f} GB/s")
     for kind, results in found.results.items():

@@ -68,20 +68,16 @@ def download(name: str) -> None:
 @click.option("--clear", is_flag=True, help="Remove all of it.")
 @common.as_json
 def cache(clear: bool, as_json: bool) -> None:
-    """Show the decoded pictures that train --cache keeps (in MIXLAB_CACHE, or mixlab/pixels in your cache folder)."""
+    """Show the decoded pictures that train --cache keeps (in pixels in MIXLAB_CACHE, or in mixlab in your cache folder)."""
     from mixlab.data import cache as caches
 
     found = caches.kept()
     if clear:
         caches.clear()
     if as_json:
-        return common.print_json(
-            {"place": caches.cache_home(), "cleared": clear, "kept": [vars(each) for each in found]}
-        )
+        return common.print_json({"place": caches.home(), "cleared": clear, "kept": [vars(each) for each in found]})
     rows = [[each.source, each.kind, " x ".join(map(str, each.shape)), caches.size_text(each.bytes)] for each in found]
     if found:
         common.print_table(["pictures of", "for", "pixels", "size"], rows, right=[3])
     total = caches.size_text(sum(each.bytes for each in found))
-    return click.echo(
-        f"{total if found else 'nothing'} in {caches.cache_home()}{', removed' if found and clear else ''}"
-    )
+    return click.echo(f"{total if found else 'nothing'} in {caches.home()}{', removed' if found and clear else ''}")

@@ -7,7 +7,6 @@ written, so that another seed's split, or a few new files, add a small pack to t
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 from PIL import features
 
-from mixlab import durable
-from mixlab.data.downloads import user_cache
+from mixlab import durable, places
 from mixlab.data.images import FileImages
 from mixlab.data.loading import batches, in_order
 from mixlab.data.pack import SUFFIX, Identity, Pack, PackedPixels, open_pack, write_pack
@@ -46,9 +44,9 @@ class Kept:
     bytes: int
 
 
-def cache_home() -> Path:
-    """Return where decoded pictures are kept: MIXLAB_CACHE, or `pixels` in mixlab's folder in the user's cache."""
-    return Path(os.environ.get("MIXLAB_CACHE") or user_cache() / "pixels").expanduser().absolute()
+def home() -> Path:
+    """Return where decoded pictures are kept."""
+    return places.cache_home() / "pixels"
 
 
 def find(images: FileImages, say: Say) -> FileImages:
@@ -88,7 +86,7 @@ def fill(images: FileImages, workers: int, say: Say) -> FileImages:
 
 def kept() -> list[Kept]:
     """Return what the cache holds."""
-    return [_describe(path.parent) for path in sorted(cache_home().glob(f"*/{ABOUT}"))]
+    return [_describe(path.parent) for path in sorted(home().glob(f"*/{ABOUT}"))]
 
 
 def clear() -> None:
@@ -128,7 +126,7 @@ def _about(images: FileImages) -> dict[str, Any]:
 
 def _folder(images: FileImages) -> Path:
     about = json.dumps(_about(images), sort_keys=True)
-    return cache_home() / f"{images.root.resolve().name}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
+    return home() / f"{images.root.resolve().name}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
 
 
 def _identities(images: FileImages) -> list[Identity]:

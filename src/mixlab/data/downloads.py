@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixlab import places
 from mixlab.data import archives, cifar
 from mixlab.errors import DataError, did_you_mean
 
@@ -46,13 +47,7 @@ IMAGENETTE_CLASSES = {
 
 def data_home() -> Path:
     """Return where downloaded data sets lie: MIXLAB_DATA, or mixlab in the user's cache folder."""
-    return Path(os.environ.get("MIXLAB_DATA") or user_cache()).expanduser()
-
-
-def user_cache() -> Path:
-    """Return mixlab's folder in the user's cache folder: in XDG_CACHE_HOME, or in ~/.cache."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (home if home.is_absolute() else Path.home() / ".cache") / "mixlab"  # XDG: a relative path counts as none
+    return Path(os.environ.get("MIXLAB_DATA") or places.user_cache()).expanduser()
 
 
 def place(name: str, path: str) -> Path:

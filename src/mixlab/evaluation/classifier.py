@@ -14,6 +14,7 @@ from mixlab.data.decode import decode, decode_image
 from mixlab.data.images import fit
 from mixlab.errors import UnreadableImage, UsageError
 from mixlab.evaluation.calibration import softmax
+from mixlab.kernels import placement
 from mixlab.models.folding import fold
 from mixlab.run.bundle import Bundle
 
@@ -48,8 +49,8 @@ class Classifier:
         self.spec = bundle.description.spec
         self.temperature = bundle.description.temperature
         self.device = devices.choose_device(device)
-        self.model = devices.place(bundle.build(), self.device)
-        self.layout = devices.memory_format(self.model, self.device)
+        self.model = placement.place(bundle.build(), self.device)
+        self.layout = placement.memory_format(self.model, self.device)
         self.folded = fold(self.model)
 
     def __call__(self, picture: Picture) -> Answer:

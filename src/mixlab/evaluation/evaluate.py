@@ -18,6 +18,7 @@ from mixlab.errors import DataError, did_you_mean
 from mixlab.evaluation import calibration, inference, metrics, pictures
 from mixlab.evaluation.metrics import Estimate, Metrics
 from mixlab.experiment import Experiment
+from mixlab.kernels import placement
 from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
@@ -98,7 +99,7 @@ def evaluate(
     loaded = foreign(data) if data else _unchanged(run.experiment, bundle.description.data_fingerprint)
     ignore_unknown = isinstance(data, FolderConfig) and data.ignore_unknown_classes
     images, left_out = _as_evaluated(loaded, split, spec, ignore_unknown)
-    model = devices.place(bundle.build(), chosen)
+    model = placement.place(bundle.build(), chosen)
     label = split if data is None else f"{split}-{data.label}-{digest(data)}"
     readings = run.count_reading(label, len(images))
     found = inference.collect(inference.iterate(model, images, spec, chosen, workers=workers))

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mixlab import devices
 from mixlab.data.augmentation import augment, draw
 from mixlab.data.images import Batch, Images
 from mixlab.data.loading import batches, in_order
 from mixlab.data.resample import resize
 from mixlab.errors import DataError
 from mixlab.experiment import Experiment
+from mixlab.kernels import placement
 from mixlab.models.folding import fold
 from mixlab.spec import DataSpec
 
@@ -70,7 +70,7 @@ def iterate(
     workers: int = 0,
 ) -> Generator[tuple[Tensor, Batch], None, None]:
     """Yield the float32 logits, on the CPU, of one batch after the other, and the batch."""
-    layout = devices.memory_format(model, device)
+    layout = placement.memory_format(model, device)
     model = fold(model)
     with contextlib.closing(batches(images, in_order(images, BATCH_SIZE), workers)) as found:
         for batch in found:

@@ -1,7 +1,8 @@
-"""The compiled kernels for CPUs, found beside this file and called through ctypes.
+"""Which kernels there are: compiled ones for CPUs, beside this file and called through ctypes, Triton's for CUDA.
 
-They are compiled when mixlab is installed, once for each instruction set; where there is no compiler there is no
-library, and everything runs on PyTorch's own operations. MIXLAB_KERNELS=stock chooses those too.
+Those for CPUs are compiled when mixlab is installed, once for each instruction set; Triton compiles for a GPU when a
+kernel is first needed. Where a compiler or Triton is missing everything runs on PyTorch's own operations.
+MIXLAB_KERNELS=stock chooses those too.
 """
 
 import ctypes
@@ -18,6 +19,8 @@ from torch import Tensor
 FOLDER = Path(__file__).parent
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3); bytes
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+TYPES = {"cpu": (*NAMES,), "cuda": (*NAMES, torch.float16)}
+CAPABILITY = (8, 0)  # of a CUDA device, at least: the first with matrix units for bfloat16
 _enabled = ContextVar("enabled", default=os.environ.get("MIXLAB_KERNELS", "") != "stock")
 
 
@@ -32,23 +35,40 @@ def stock() -> Iterator[None]:
 
 
 def is_usable(x: Tensor) -> bool:
-    """Return whether the compiled kernels can work on a tensor; never in what is traced for export."""
-    if x.device.type != "cpu" or precision(x) not in NAMES or torch.compiler.is_exporting():
+    """Return whether there are kernels for a tensor; never in what is traced for export."""
+    if x.device.type not in TYPES or torch.compiler.is_exporting() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return False
-    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
-        return False
-    return _is_ready()
+    return precision(x) in TYPES[x.device.type] and is_ready(x.device)
 
 
 def precision(x: Tensor) -> torch.dtype:
-    """Return the type in which a convolution of a tensor on the CPU computes: autocast's, where that is on."""
-    autocast = torch.is_autocast_enabled("cpu") and x.dtype != torch.float64  # which autocast leaves alone
-    return torch.get_autocast_dtype("cpu") if autocast else x.dtype
+    """Return the type in which a convolution of a tensor computes: autocast's, where that is on."""
+    kind = x.device.type
+    autocast = torch.is_autocast_enabled(kind) and x.dtype != torch.float64  # which autocast leaves alone
+    return torch.get_autocast_dtype(kind) if autocast else x.dtype
 
 
 @torch.compiler.assume_constant_result
-def _is_ready() -> bool:
-    return _enabled.get() and library() is not None
+def is_ready(device: torch.device) -> bool:
+    """Return whether there are kernels for a device, and they are switched on."""
+    if not _enabled.get() or device.type not in TYPES:
+        return False
+    if device.type == "cpu":
+        return library() is not None
+    return torch.cuda.get_device_capability(device) >= CAPABILITY and triton_version() != ""
+
+
+@functools.cache
+def triton_version() -> str:
+    """Return the version of Triton, whose kernels the operators have on CUDA from then on; "" where there is none."""
+    try:
+        import triton  # pyright: ignore[reportMissingImports]
+
+        from mixlab.kernels.gpu.operators import register
+    except ImportError:
+        return ""
+    register("cuda")
+    return triton.__version__
 
 
 def instruction_sets() -> tuple[str, ...]:
@@ -80,11 +100,25 @@ def name() -> str:
     return Path(found._name).stem.removeprefix("_cpu_") if found else "stock"
 
 
-def describe() -> str:
-    """Say which kernels the CPU uses, for people."""
+def describe(device_type: str = "cpu") -> str:
+    """Say which kernels a kind of device uses, for people."""
+    if not _enabled.get():
+        return "PyTorch's own operations (MIXLAB_KERNELS=stock)"
+    if device_type not in TYPES:
+        return "PyTorch's own operations"
+    if device_type == "cuda":
+        return _describe_triton()
     if library() is None:
         return "PyTorch's own operations; a C++ compiler while mixlab is installed makes ConvMixer 2 to 3 times faster"
-    return f"compiled for {name()}" if _enabled.get() else "PyTorch's own operations (MIXLAB_KERNELS=stock)"
+    return f"compiled for {name()}"
+
+
+def _describe_triton() -> str:
+    if not triton_version():
+        return "PyTorch's own operations; with Triton (pip install triton) mixlab's kernels are tried"
+    if not is_ready(torch.device("cuda")):
+        return f"PyTorch's own operations; mixlab's kernels need compute capability {'.'.join(map(str, CAPABILITY))}"
+    return f"Triton {triton_version()}, wherever it agrees with PyTorch's own operations and is not slower"
 
 
 def call(name: str, dtype: torch.dtype, *arguments: Tensor | int | None) -> None:

@@ -1,7 +1,8 @@
 """The compiled kernels as PyTorch operators, without gradients of their own; `mixing` and `depthwise` add those.
 
-Activations are (batch, channels, rows, columns) in channels_last, float32 or bfloat16; what belongs to a channel is
-float32, and sums come back as float64. Each operator has its plain twin, of the same name, in `reference`.
+Activations are (batch, channels, rows, columns) in channels_last, float32, bfloat16 or, on CUDA, float16; what belongs
+to a channel is float32, and sums come back as float64. Each operator has its plain twin, of the same name, in
+`reference`. What stands here runs on CPUs; `gpu.operators` registers the forms for CUDA.
 """
 
 from collections.abc import Sequence
@@ -95,10 +96,12 @@ def blocks_inference(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         parameters: of one block after the other: scale, shift, weight, bias, after, matrix, matrix_bias.
     """
     x = _dense(x)
-    found, held = torch.empty_like(x), [_single(each) for each in parameters]
-    addresses = torch.tensor([each.data_ptr() for each in held])
-    depth = len(held) // len(BLOCK)
-    library.call("blocks_inference", x.dtype, *_shape(x, held[2]), depth, x, addresses, found)
+    images, channels, rows, columns = x.shape
+    found, blocks = torch.empty_like(x), [_single(each) for each in parameters]
+    depth, pointers = len(blocks) // len(BLOCK), torch.tensor([each.data_ptr() for each in blocks])
+    sides = torch.tensor([weight.shape[-1] for weight in blocks[BLOCK.index("weight") :: len(BLOCK)]])
+    table = torch.cat([pointers.view(depth, -1), sides[:, None]], 1)
+    library.call("blocks_inference", x.dtype, images, rows, columns, channels, depth, x, table, found)
     return found
 
 

@@ -7,7 +7,7 @@
 followed by the mean over positions and a linear classifier.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from mixlab.config import Config
-from mixlab.kernels import library, mixing
+from mixlab.kernels import choice, library, mixing
 from mixlab.kernels.mixing import Deferred
 from mixlab.models.filters import initialise_filters
 from mixlab.models.layers import (
@@ -127,8 +127,22 @@ class ConvMixer(nn.Module):
     def _is_fast(self, x: Tensor) -> bool:
         if len(x) < 2 or not library.is_usable(x) or not self.has_kernels():
             return False
-        layers = self._inner_layers()
-        return all(layer.training and not layer._forward_hooks and not layer._forward_pre_hooks for layer in layers)
+        for layer in self._inner_layers():
+            if not layer.training or layer._forward_hooks or layer._forward_pre_hooks:
+                return False
+        rows, columns = self._map_size(x)
+        return choice.is_ours("training", x, rows, columns, *self._block_size())
+
+    def _block_size(self) -> tuple[int, int]:
+        """Return the channels and the kernel's side of the blocks."""
+        mixing: Any = self.blocks[0].depthwise[0]  # pyright: ignore[reportIndexIssue]
+        return mixing.in_channels, mixing.kernel_size[0]
+
+    def _map_size(self, x: Tensor) -> list[int]:
+        """Return the rows and columns of the patches of images."""
+        stem: Any = self.stem[0]
+        edges = zip(x.shape[2:], stem.padding, stem.kernel_size, stem.stride, strict=True)
+        return [(size + 2 * padding - side) // stride + 1 for size, padding, side, stride in edges]
 
     def has_kernels(self) -> bool:
         """Return whether there are compiled kernels for blocks like these: as published, and as they were built."""

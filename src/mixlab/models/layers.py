@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixlab.errors import UsageError
-from mixlab.kernels import library
-from mixlab.kernels.depthwise import depthwise
+from mixlab.kernels import choice, depthwise, library
 
 Initialisation = Literal["default", "kaiming", "truncated_normal"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]  # of what is dropped while training
@@ -56,9 +55,17 @@ class SameConv2d(nn.Conv2d):
         self.even_padding = (before, kernel_size // 2) * 2 if kernel_size % 2 == 0 else ()
 
     def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if self.training and self.bias is not None and x.dim() == 4 and library.is_usable(x):
-            return depthwise(x.to(library.precision(x)), self.weight, self.bias)
+        if self.training and self.bias is not None and x.dim() == 4 and self._is_fast(x):
+            return depthwise.depthwise(x.to(library.precision(x)), self.weight, self.bias)
+        if depthwise.is_slow(x, self.kernel_size[0]):
+            return depthwise.stock(x, self.weight, self.bias)
         return super().forward(functional.pad(x, self.even_padding) if self.even_padding else x)
+
+    def _is_fast(self, x: Tensor) -> bool:
+        rows, columns = x.shape[2:]
+        return library.is_usable(x) and choice.is_ours(
+            "depthwise", x, rows, columns, self.in_channels, self.kernel_size[0]
+        )
 
 
 class DropPath(nn.Module):

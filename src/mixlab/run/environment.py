@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mixlab.kernels import library
+from mixlab.kernels import choice, library
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -21,4 +21,5 @@ def environment(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "kernels": library.name(),  # of the CPU
+        **({"gpu_kernels": choice.made()} if choice.made() else {}),  # who does what there, as far as it was chosen
     }

@@ -2,12 +2,12 @@
 
 import torch
 
-from mixlab import devices
 from mixlab.config import digest
 from mixlab.data.catalogue import DataSet
 from mixlab.evaluation import inference, pictures
 from mixlab.evaluation.calibration import fit_temperature
 from mixlab.experiment import Experiment
+from mixlab.kernels import placement
 from mixlab.models import inspection
 from mixlab.run.bundle import Bundle, BundleDescription, model_card, write_bundle
 from mixlab.run.folder import Run
@@ -27,7 +27,7 @@ def finish(
         data_fingerprint=run.read_splits()["fingerprint"],
         experiment=digest(experiment),
     )
-    model = devices.place(Bundle(description, weights).build(), device)
+    model = placement.place(Bundle(description, weights).build(), device)
     chosen = {"epoch": float(state.best.epoch), "top1": state.best.top1, "loss": state.best.loss}
     if len(data.validation):
         found = inference.collect(inference.iterate(model, data.validation, data.spec, device, workers=workers))

@@ -13,11 +13,12 @@ from mixlab.data.images import Batch, FileImages
 from mixlab.data.loading import held_bytes
 from mixlab.errors import DataError, TrainingError
 from mixlab.experiment import Experiment
-from mixlab.kernels import library
+from mixlab.kernels import library, placement
 from mixlab.models import catalogue, inspection
+from mixlab.models.folding import fold
 from mixlab.models.layers import SameConv2d
 from mixlab.training.state import fresh_model, state_of
-from mixlab.training.step import train_step
+from mixlab.training.step import DTYPES, train_step
 
 TRIED = 64  # pictures that are measured with
 SAFETY = 0.93  # share of a time limit that is planned for; clocks of busy machines vary
@@ -175,7 +176,8 @@ def duration(seconds: float) -> str:
 
 def _slow_kernels(model: nn.Module, device: torch.device) -> str:
     depthwise = any(isinstance(layer, SameConv2d) for layer in model.modules())
-    return library.describe() if depthwise and device.type == "cpu" and library.name() == "stock" else ""
+    known = device.type in library.TYPES
+    return library.describe(device.type) if depthwise and known and not library.is_ready(device) else ""
 
 
 def device_name(device: torch.device) -> str:
@@ -203,17 +205,19 @@ def _measure(experiment: Experiment, data: DataSet, device: torch.device, worker
         started = _now(device)
         train_step(state, trial, data.spec, batch, rate=0.0)
         steps.append(_now(device) - started)
-    forward = _measure_forward(state.model, data, device, count)
+    forward = _measure_forward(state.model, experiment, data, device, count)
     return sorted(steps[1:])[(len(steps) - 1) // 2] / count + decoding, forward + decoding
 
 
-def _measure_forward(model: nn.Module, data: DataSet, device: torch.device, count: int) -> float:
-    """Return the seconds per image of a forward pass."""
+def _measure_forward(
+    model: nn.Module, experiment: Experiment, data: DataSet, device: torch.device, count: int
+) -> float:
+    """Return the seconds per image of a forward pass, as evaluation takes it."""
     size = data.spec.image_size
     inputs = torch.rand(count, data.spec.channels, size, size, device=device)
-    inputs = inputs.contiguous(memory_format=devices.memory_format(model, device))
-    model.eval()
-    with torch.inference_mode():
+    inputs = inputs.contiguous(memory_format=placement.memory_format(model, device))
+    model, precision = fold(model), DTYPES[experiment.precision]
+    with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
         model(inputs)
         started = _now(device)
         model(inputs)

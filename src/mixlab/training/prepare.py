@@ -11,6 +11,7 @@ from mixlab.data.images import FileImages, Images, MemoryImages
 from mixlab.data.loading import held_bytes, in_memory
 from mixlab.errors import DataError
 from mixlab.experiment import Experiment
+from mixlab.kernels import choice
 from mixlab.run.environment import environment
 from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
@@ -71,7 +72,7 @@ def _sources(sets: Iterable[Images], stream: bool) -> list[str]:
     large = [images for images in files if images.packed is None and not held_bytes(images) and not stream]
     lines = []
     if packed:
-        lines.append(f"cache    {_amount(packed)} in {cache.cache_home()} (mixlab data cache shows and clears it)")
+        lines.append(f"cache    {_amount(packed)} in {cache.home()} (mixlab data cache shows and clears it)")
     if held:
         lines.append(f"reading  {_amount(held)} into memory (--stream decodes them each epoch)")
     if large:
@@ -107,8 +108,10 @@ def report_unreadable(session: Session) -> None:
 def note_changes(session: Session) -> None:
     """Say what is no longer as it was when the run began; exactness is promised only for the same of all this."""
     run, screen = session.run, session.screen
-    now, first = environment(str(session.device)), run.read_environment()
-    for key in first.keys() & now.keys():
+    first = run.read_environment()
+    choice.adopt(first.get("gpu_kernels", {}))
+    now = environment(str(session.device))
+    for key in first.keys() & now.keys() - {"gpu_kernels"}:  # which holds what other runs of this process chose, too
         if first[key] != now[key]:
             screen.say(f"note     {key} was {first[key]} and is {now[key]}: the result may differ in the last digits")
     splits = run.read_splits()

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixlab import devices, randomness
+from mixlab import randomness
 from mixlab.errors import RunError
 from mixlab.experiment import Experiment
+from mixlab.kernels import placement
 from mixlab.models.layers import SameConv2d
 from mixlab.run.checkpoint import Checkpoint
 from mixlab.spec import DataSpec
@@ -119,7 +120,7 @@ def fresh_model(experiment: Experiment, spec: DataSpec) -> nn.Module:
 
 def state_of(model: nn.Module, experiment: Experiment, device: torch.device) -> TrainState:
     """Return the state before step 0."""
-    model = devices.place(model, device)
+    model = placement.place(model, device)
     return TrainState(
         model=model,
         optimizer=experiment.optimizer.build(model),

@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mixlab import devices, randomness
+from mixlab import randomness
 from mixlab.data.images import Batch
 from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
+from mixlab.kernels import placement
 from mixlab.optim.average import update_average
 from mixlab.spec import DataSpec
 from mixlab.training.state import TrainState
@@ -51,7 +52,7 @@ def train_step(
 def _accumulate_gradient(
     state: TrainState, experiment: Experiment, inputs: Tensor, targets: Tensor, batch_size: int
 ) -> None:
-    inputs = inputs.contiguous(memory_format=devices.memory_format(state.model, inputs.device))
+    inputs = inputs.contiguous(memory_format=placement.memory_format(state.model, inputs.device))
     dtype = DTYPES[experiment.precision]
     with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
         logits = state.model(inputs)

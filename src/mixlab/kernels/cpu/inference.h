@@ -52,6 +52,7 @@ struct BlockParameters {
     const float *scale, *shift;  // before the block
     const float *taps, *taps_bias, *after;
     const float *matrix, *matrix_bias;
+    int64_t kernel;
 };
 
 template <class T>
@@ -66,6 +67,7 @@ void through_blocks(
     T *mixed = memory, *between = memory + size;
     for (int64_t block = 0; block < depth; block++) {
         const BlockParameters& of = blocks[block];
+        shape.kernel = of.kernel;
         depthwise_forward<T, INFERENCE>(
             shape, block ? between : x, {of.scale, of.shift}, of.taps, of.taps_bias, of.after, mixed, nullptr, nullptr,
             nullptr, divide_up(shape.images, threads), threads);

@@ -34,9 +34,9 @@
             sums, squares, CHUNK, threads);                                                                            \
     }                                                                                                                  \
     EXPORT void blocks_inference_##NAME(                                                                               \
-        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel,              \
-        int64_t depth, const T* x, const BlockParameters* blocks, T* output) {                                         \
-        blocks_inference<T>({images, rows, columns, channels, kernel}, depth, x, blocks, output, threads);             \
+        int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t depth, const T* x,   \
+        const BlockParameters* blocks, T* output) {                                                                    \
+        blocks_inference<T>({images, rows, columns, channels, 0}, depth, x, blocks, output, threads);                  \
     }                                                                                                                  \
     EXPORT void mixing_backward_##NAME(                                                                                \
         int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel,              \
