@@ -38,7 +38,7 @@ slow: .venv/installed
 
 # the kernels for GPUs, without one: run by Triton's interpreter, and compiled (Triton takes 0.7 GB of disk)
 triton: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[triton]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt triton
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(PARALLEL) -m slow tests/kernels/test_triton.py
 	$(BIN)/python -m pytest $(PARALLEL) -m slow tests/kernels/test_triton_compiles.py
 

@@ -234,7 +234,7 @@ def test_models_can_be_listed_and_shown(call):
 
 def test_the_cache_is_shown_used_and_cleared(call, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MIXLAB_CACHE", str(tmp_path / "cache"))
-    assert call("data", "cache") == (0, f"nothing in {tmp_path / 'cache'}\n", "")
+    assert call("data", "cache") == (0, f"nothing in {tmp_path / 'cache' / 'pixels'}\n", "")
     code, _, err = train(call, pictures, "--cache")
     assert (code, err.count("cache    decoding")) == (0, 2)
     assert "decoding" not in train(call, pictures, "--new")[2]

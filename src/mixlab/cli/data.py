@@ -68,7 +68,7 @@ def download(name: str) -> None:
 @click.option("--clear", is_flag=True, help="Remove all of it.")
 @common.as_json
 def cache(clear: bool, as_json: bool) -> None:
-    """Show the decoded pictures that train --cache keeps (in pixels in MIXLAB_CACHE, or in mixlab in your cache folder)."""
+    """Show the decoded pictures that train --cache keeps (MIXLAB_CACHE moves them)."""
     from mixlab.data import cache as caches
 
     found = caches.kept()
