@@ -32,6 +32,7 @@ from mixlab.errors import DataError, MixlabError
 from mixlab.experiment import Experiment, compose
 from mixlab.run.folder import Request, open_run
 from mixlab.training.loop import train_to_end
+from mixlab.training.plan import settle
 from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
 from mixlab.training.signals import StopSignals
@@ -61,11 +62,11 @@ def network_alone(experiment: Experiment, data: DataSet, device: torch.device) -
     """Return the images a second of training steps on one batch."""
     state = state_of(fresh_model(experiment, data.spec), experiment, device)
     state.train_mode()
-    batch = data.train.batch(np.arange(experiment.batch_size))
-    images, labels, steps = batch.images.to(device), batch.labels.to(device), experiment.steps(len(data.train))
+    batch = data.train.batch(np.arange(experiment.batch_size)).to(device)
+    steps = experiment.steps(len(data.train))
     started = time.perf_counter()
     for _ in range(steps):
-        train_step(state, experiment, data.spec, images, labels, rate=1e-4)
+        train_step(state, experiment, data.spec, batch, rate=1e-4)
     state.is_finite()  # waits for the device
     return steps * experiment.batch_size / (time.perf_counter() - started)
 
@@ -147,7 +148,7 @@ def run(chosen: argparse.Namespace) -> tuple[dict[str, list[float]], float]:
     with tempfile.TemporaryDirectory(prefix="mixlab-data-path-") as place:
         os.environ["MIXLAB_CACHE"] = f"{place}/cache"
         folder = draw(Path(place) / "pictures") if chosen.folder == "drawn" else Path(chosen.folder)
-        experiment = compose("", {"data": str(folder), "epochs": 1}, chosen.overrides)
+        experiment = settle(compose("", {"data": str(folder), "epochs": 1}, chosen.overrides), device)
         data = experiment.data.load(experiment.seed, carve_validation=True)
         spread = np.linspace(0, len(data.train) - 1, min(chosen.images, len(data.train))).astype(np.int64)
         files, nothing = data.train.select(spread), data.train.select(np.arange(0))

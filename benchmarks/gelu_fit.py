@@ -37,7 +37,7 @@ def fit(function: Function, count: int, weight: Function) -> np.ndarray:
     square = (x / LIMIT) ** 2
     wanted = (function(x) - 0.5 - x / (2 * LIMIT)) * weight(x)  # less the line that meets the condition
     powers = np.stack([x / LIMIT * (square - 1) * square**power * weight(x) for power in range(count - 1)], 1)
-    emphasis = np.full(POINTS, 1 / POINTS)
+    emphasis, found = np.full(POINTS, 1 / POINTS), np.zeros(count - 1)
     for _ in range(ROUNDS):
         root = np.sqrt(emphasis)
         found, *_ = np.linalg.lstsq(powers * root[:, None], wanted * root, rcond=None)

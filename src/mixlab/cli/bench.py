@@ -76,8 +76,8 @@ def _show(found: Any, folder: Path) -> None:
         rows = [
             [
                 each.name,
-                f"{each.images_per_second:,.0f}",
-                f"{each.slowest:,.0f} to {each.fastest:,.0f}",
+                _speed(each.images_per_second),
+                f"{_speed(each.slowest)} to {_speed(each.fastest)}",
                 f"{each.images_per_second / first:.2f} x",
                 f"{each.share:.0%}",
                 f"{each.difference:.1e}",
@@ -95,3 +95,7 @@ def _show(found: Any, folder: Path) -> None:
         if found.speedup(kind):
             click.echo(f"mixlab's fastest is {found.speedup(kind):.2f} times as fast as the fastest of the others")
     click.echo(f"\nroofline  {folder / 'roofline.png'}")
+
+
+def _speed(images_per_second: float) -> str:
+    return f"{images_per_second:,.0f}" if images_per_second >= 100 else f"{images_per_second:.3g}"
