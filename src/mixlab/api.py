@@ -10,7 +10,6 @@ from mixlab.comparison import compare as comparing
 from mixlab.comparison.compare import Comparison
 from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
 from mixlab.data import catalogue as data_sets
-from mixlab.data.downloads import expand_user
 from mixlab.errors import RunError
 from mixlab.evaluation import evaluate as evaluation
 from mixlab.evaluation.classifier import Answer, Classifier
@@ -19,6 +18,7 @@ from mixlab.experiment import Experiment, compose, compose_auto
 from mixlab.explaining import explain as explaining
 from mixlab.explaining.explain import Explanation
 from mixlab.models.catalogue import create_model
+from mixlab.places import expand_user
 from mixlab.reporting.report import write_run_report
 from mixlab.run import bundle
 from mixlab.run.folder import Run, find_run

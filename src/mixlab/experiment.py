@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from mixlab import randomness
 from mixlab.config import Config, assign, merge, parse_override, read_toml
@@ -23,6 +31,16 @@ from mixlab.optim.schedules import OneCycleConfig, ScheduleConfig, learning_rate
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Recipe = Path | str | Mapping[str, Any]
+
+
+def _as_sizes(value: Any) -> Any:
+    """Refuse what is no list of pairs, showing the form."""
+    if isinstance(value, Sequence) and all(isinstance(pair, Sequence) and len(pair) == 2 for pair in value):
+        return value
+    raise ValueError("expected pairs of a share and a side in pixels, such as [[0, 16], [0.5, 32]]")
+
+
+ImageSizes = Annotated[tuple[tuple[Share, PositiveInt], ...], BeforeValidator(_as_sizes)]
 
 
 class Experiment(Config):
@@ -45,9 +63,11 @@ class Experiment(Config):
     )
     weights: str = ""  # run, bundle or safetensors file to start from; "": fresh weights
     freeze: bool = False  # train only what `weights` did not have
-    image_sizes: tuple[tuple[Share, PositiveInt], ...] = ()  # (share of the steps, side in pixels that they begin to be
-    # trained at); evaluated is at data.image_size, and so are steps before the first and where it is ()
-    freeze_filters: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of the steps after which depthwise filters stay
+    image_sizes: ImageSizes = ()  # (share of the schedule, side in pixels): from there on steps train at that size;
+    # before the first, and in evaluation, it is data.image_size
+    freeze_filters: Annotated[float, Field(ge=0, le=1)] = (
+        1.0  # share of the schedule after which depthwise filters stay
+    )
     data: DataConfig = DigitsConfig()
     model: ModelConfig = ConvMixerConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -65,7 +85,7 @@ class Experiment(Config):
         shares = [share for share, _ in self.image_sizes]
         if shares != sorted(set(shares)):
             raise ValueError("image_sizes: the shares of the steps must rise")
-        if self.image_sizes and not self.model.any_image_size:
+        if self.image_sizes and not self.model.is_convolutional:
             raise ValueError(f"image_sizes: {self.model.name} is built for one image size")
         return self
 
@@ -95,6 +115,8 @@ class Experiment(Config):
 
     def relative_area(self, images: int, usual: int) -> float:
         """Return the mean area that steps are trained at, over that of the data's images."""
+        if not self.image_sizes:
+            return 1.0
         total = self.steps(images)
         return sum(self.image_size(step, images, usual) ** 2 for step in range(total)) / total / usual**2
 

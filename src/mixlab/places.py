@@ -1,7 +1,9 @@
-"""Where mixlab keeps what it can make or fetch again: never among the user's files."""
+"""Places in the file system: where mixlab keeps what it can make or fetch again, never among the user's files."""
 
 import os
 from pathlib import Path
+
+from mixlab.errors import DataError
 
 
 def user_cache() -> Path:
@@ -12,4 +14,16 @@ def user_cache() -> Path:
 
 def cache_home() -> Path:
     """Return where decoded pictures and choices of kernels are kept: MIXLAB_CACHE, or the user's cache folder."""
-    return Path(os.environ.get("MIXLAB_CACHE") or user_cache()).expanduser().absolute()
+    return expand_user(os.environ.get("MIXLAB_CACHE") or str(user_cache())).absolute()
+
+
+def expand_user(path: str) -> Path:
+    """Expand "~" and "~name".
+
+    Raises:
+        DataError: where there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError(f"{path}: there is no such user") from None

@@ -29,7 +29,7 @@ def uniform_of(indices: np.ndarray, seed: int, *names: str | int) -> np.ndarray:
     words = indices.astype(np.uint64) + _sequence(seed, names).generate_state(1, np.uint64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # SplitMix64 (Steele et al., 2014)
         words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
-    return (words ^ (words >> np.uint64(31))) / 2.0**64
+    return ((words ^ (words >> np.uint64(31))) >> np.uint64(11)) / 2.0**53
 
 
 def seed_torch(device: torch.device, seed: int, *names: str | int) -> None:

@@ -243,7 +243,7 @@ def test_the_cache_is_shown_used_and_cleared(call, pictures: Path, tmp_path: Pat
     found = json.loads(call("data", "cache", "--json")[1])
     assert [each["kind"] for each in found["kept"]] in (["training", "evaluation"], ["evaluation", "training"])
     code, out, _ = call("data", "cache", "--clear")
-    assert out.endswith(f"in {tmp_path / 'cache'}, removed\n")
+    assert out.endswith(f"in {tmp_path / 'cache' / 'pixels'}, removed\n")
     assert call("data", "cache")[1].startswith("nothing")
     monkeypatch.setenv("MIXLAB_CACHE", str(pictures / "blue" / "0.png"))
     code, _, err = train(call, pictures, "--cache", "--new")

@@ -10,6 +10,7 @@ from torch import Tensor
 from mixlab.data import augmentation
 from mixlab.data.augmentation import AugmentationConfig, Draws, augment, box_mask, draw, mix
 from mixlab.data.colors import jitter_color
+from mixlab.errors import UsageError
 from mixlab.spec import DataSpec
 
 ALL: dict[str, dict[str, Any]] = {
@@ -253,6 +254,12 @@ def test_an_alternating_flip_shows_each_image_from_both_sides_in_two_epochs():
     assert torch.equal(epochs[0], ~epochs[1])
     assert torch.equal(epochs[0], epochs[2])
     assert epochs[0].float().mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_an_alternating_flip_of_none_or_all_is_refused(probability: float):
+    with pytest.raises(UsageError, match="alternating needs a probability between 0 and 1"):
+        AugmentationConfig.parse({"horizontal_flip": {"probability": probability, "alternating": True}})
 
 
 def test_an_alternating_flip_belongs_to_the_image_wherever_it_stands():

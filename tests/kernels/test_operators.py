@@ -134,14 +134,20 @@ def test_results_are_the_same_bits_again_and_with_any_number_of_threads(kind: to
 
 
 @pytest.mark.usefixtures("instruction_set")
-@pytest.mark.parametrize("images", [1, 2, 5])
-def test_blocks_together_are_the_same_bits_as_one_after_the_other(images: int):
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("images", [1, 2, 5, 16])
+def test_blocks_together_are_the_same_bits_as_one_after_the_other(
+    images: int, threads: int, monkeypatch: pytest.MonkeyPatch
+):
     given_ = tensors((images, 24, 7, 7, 5), torch.bfloat16)
     x, blocks = given_["x"], [given_["parameters"], [-each for each in given_["parameters"]]]
-    together = operators.blocks_inference(x, [*blocks[0], *blocks[1]])
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: threads)
+        together = operators.blocks_inference(x, [*blocks[0], *blocks[1]])
     apart = operators.blocks_inference(operators.blocks_inference(x, blocks[0]), blocks[1])
     assert torch.equal(together, apart)
     assert torch.equal(together[:1], operators.blocks_inference(x[:1], [*blocks[0], *blocks[1]]))
+    assert torch.equal(x, operators.blocks_inference(x, []))
 
 
 def test_what_is_not_wanted_is_not_computed():

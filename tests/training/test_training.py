@@ -144,6 +144,8 @@ def test_filters_stay_and_sizes_grow_from_the_steps_that_were_asked_for(
 def test_sizes_that_a_model_cannot_take_are_refused(tiny: dict, options: Options):
     with pytest.raises(UsageError, match="vit is built for one image size"):
         parse_experiment(tiny | {"model": "vit_small_patch4", "image_sizes": [[0, 8]]})
+    with pytest.raises(UsageError, match=r"such as \[\[0, 16\], \[0.5, 32\]\]"):
+        parse_experiment(tiny | {"image_sizes": 32})
     with pytest.raises(UsageError, match="must rise"):
         parse_experiment(tiny | {"image_sizes": [[0.5, 8], [0.2, 12]]})
     with pytest.raises(UsageError, match="patch_size=4 is larger"):
@@ -175,7 +177,13 @@ def test_the_cache_changes_nothing(tiny: dict, options: Options, tmp_path: Path,
     assert all(each.log.read_text().count("blue/bad.jpg: not an image") == 1 for each in runs)
     said = [each.log.read_text() for each in runs]
     assert ["decoding" in text for text in said] == [False, True, False, False, False]
-    assert [f"in {tmp_path / 'cache'} (mixlab data cache" in text for text in said] == [False, True, True, True, True]
+    assert [f"in {tmp_path / 'cache' / 'pixels'} (mixlab data cache" in text for text in said] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
     shutil.rmtree(tmp_path / "cache")
     assert "anew each epoch, too many for memory (--cache" in run("large", False, False, 0).log.read_text()
 
@@ -381,6 +389,7 @@ def test_automatic_precision_is_settled_before_step_0_and_stays(
     monkeypatch.setattr(devices, "is_fast_in_bfloat16", lambda device: True)
     assert train(experiment, options).experiment.precision == "float32"
     assert make_plan(experiment, options).precision == "bfloat16"
+    assert make_plan(parse_experiment(tiny | {"model": "vit_64_4_patch2"}), options).precision == "float32"
 
 
 def test_checkpoints_inside_an_epoch_change_nothing(tiny: dict, options: Options):

@@ -68,7 +68,7 @@ def download(name: str) -> None:
 @click.option("--clear", is_flag=True, help="Remove all of it.")
 @common.as_json
 def cache(clear: bool, as_json: bool) -> None:
-    """Show the decoded pictures that train --cache keeps (MIXLAB_CACHE moves them)."""
+    """Show the decoded pictures that train --cache keeps (MIXLAB_CACHE names the place)."""
     from mixlab.data import cache as caches
 
     found = caches.kept()

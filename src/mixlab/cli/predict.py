@@ -66,7 +66,7 @@ def find_pictures(arguments: Iterable[str]) -> tuple[list[tuple[str, Path | byte
 
 
 def _why_none(argument: str) -> str:
-    from mixlab.data.downloads import expand_user
+    from mixlab.places import expand_user
 
     if argument and expand_user(argument).is_dir():
         return f"the folder {argument} holds no pictures"
@@ -77,8 +77,8 @@ def _pictures_of(argument: str) -> list[tuple[str, Path | bytes]]:
     import glob
 
     from mixlab.data.decode import IMAGE_SUFFIXES
-    from mixlab.data.downloads import expand_user
     from mixlab.data.splits import natural_key
+    from mixlab.places import expand_user
 
     path = expand_user(argument)
     if not argument:  # such as a variable of the shell that is not set; as a path it would be the current folder

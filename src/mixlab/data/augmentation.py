@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, model_validator
 from torch import Tensor
 
 from mixlab import randomness
@@ -52,7 +52,13 @@ class PadCropConfig(Config):
 
 class FlipConfig(Config):
     probability: Probability = 0.0
-    alternating: bool = False  # an image flipped in one epoch is not in the next (Jordan, 2024)
+    alternating: bool = False  # an image flipped in one epoch is not in the next (Jordan, 2024); the first is drawn
+
+    @model_validator(mode="after")
+    def _some_first(self) -> "FlipConfig":
+        if self.alternating and not 0 < self.probability < 1:
+            raise ValueError(f"alternating needs a probability between 0 and 1, such as 0.5, not {self.probability:g}")
+        return self
 
 
 class ZoomConfig(Config):

@@ -55,12 +55,12 @@ def find(images: FileImages, say: Say) -> FileImages:
     if not packs or len(images) == 0:
         return images
     identities = _identities(images)
-    places = _places(identities, packs)
-    if (places < 0).any():
+    found = _places(identities, packs)
+    if (found < 0).any():
         return images
-    reasons = [packs[pack].entries[row].reason for pack, row in places]
+    reasons = [packs[pack].entries[row].reason for pack, row in found]
     unreadable = {name: reason for name, reason in zip(images.names, reasons, strict=True) if reason}
-    return replace(images, packed=PackedPixels(packs, places, say), unreadable=unreadable)
+    return replace(images, packed=PackedPixels(packs, found, say), unreadable=unreadable)
 
 
 def fill(images: FileImages, workers: int, say: Say) -> FileImages:

@@ -17,11 +17,12 @@ from pydantic import Field
 from mixlab import randomness
 from mixlab.config import Config
 from mixlab.data import cifar, folder
-from mixlab.data.downloads import IMAGENETTE_CLASSES, expand_user, place
+from mixlab.data.downloads import IMAGENETTE_CLASSES, place
 from mixlab.data.images import FileImages, Images, MemoryImages
 from mixlab.data.names import expand
 from mixlab.data.splits import carve
 from mixlab.errors import DataError, UsageError, did_you_mean
+from mixlab.places import expand_user
 from mixlab.spec import DataSpec, ResizeMode
 
 ImageSize = Annotated[int, Field(ge=1, le=4096)]

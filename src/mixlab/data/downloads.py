@@ -7,6 +7,7 @@ from pathlib import Path
 from mixlab import places
 from mixlab.data import archives, cifar
 from mixlab.errors import DataError, did_you_mean
+from mixlab.places import expand_user
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ IMAGENETTE_CLASSES = {
 
 def data_home() -> Path:
     """Return where downloaded data sets lie: MIXLAB_DATA, or mixlab in the user's cache folder."""
-    return Path(os.environ.get("MIXLAB_DATA") or places.user_cache()).expanduser()
+    return expand_user(os.environ.get("MIXLAB_DATA") or str(places.user_cache()))
 
 
 def place(name: str, path: str) -> Path:
@@ -77,18 +78,6 @@ def missing_at(home: Path) -> str:
     """Return the data set that could be downloaded to a folder that is not there, or ""."""
     names = [name for name, download in DOWNLOADS.items() if home == data_home() / download.folder]
     return names[0] if names and not home.exists() else ""
-
-
-def expand_user(path: str) -> Path:
-    """Expand "~" and "~name".
-
-    Raises:
-        DataError: where there is no such user.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise DataError(f"{path}: there is no such user") from None
 
 
 def fetch(name: str) -> Path:

@@ -6,9 +6,9 @@ import os
 from pathlib import Path, PurePosixPath
 
 from mixlab.data.decode import is_image
-from mixlab.data.downloads import expand_user
 from mixlab.data.splits import SPLIT_NAMES, Classes, Split
 from mixlab.errors import DataError
+from mixlab.places import expand_user
 
 _COLUMN_NAMES = {
     "file": "file",

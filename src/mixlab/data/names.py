@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mixlab.data import cifar
-from mixlab.data.downloads import DOWNLOADS, data_home, expand_user
+from mixlab.data.downloads import DOWNLOADS, data_home
 from mixlab.errors import DataError, UsageError, did_you_mean
+from mixlab.places import expand_user
 
 NAMES = ("digits", *DOWNLOADS)
 

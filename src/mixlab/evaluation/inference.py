@@ -66,7 +66,6 @@ def iterate(
     images: Images,
     spec: DataSpec,
     device: torch.device,
-    precision: torch.dtype = torch.float32,
     workers: int = 0,
 ) -> Generator[tuple[Tensor, Batch], None, None]:
     """Yield the float32 logits, on the CPU, of one batch after the other, and the batch."""
@@ -78,9 +77,7 @@ def iterate(
                 continue
             with torch.inference_mode():
                 inputs = as_input(batch.images.to(device), spec).contiguous(memory_format=layout)
-                with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                    logits = model(inputs)
-                answers = logits.float().cpu()
+                answers = model(inputs).float().cpu()
             yield answers, batch
 
 

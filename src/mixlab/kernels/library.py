@@ -65,7 +65,7 @@ def triton_version() -> str:
         import triton  # pyright: ignore[reportMissingImports]
 
         from mixlab.kernels.gpu.operators import register
-    except ImportError:
+    except (ImportError, OSError, RuntimeError, AttributeError):  # a broken one is none
         return ""
     register("cuda")
     return triton.__version__

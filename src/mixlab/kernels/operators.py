@@ -96,12 +96,15 @@ def blocks_inference(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
         parameters: of one block after the other: scale, shift, weight, bias, after, matrix, matrix_bias.
     """
     x = _dense(x)
+    if not parameters:
+        return x.clone()
     images, channels, rows, columns = x.shape
     found, blocks = torch.empty_like(x), [_single(each) for each in parameters]
     depth, pointers = len(blocks) // len(BLOCK), torch.tensor([each.data_ptr() for each in blocks])
     sides = torch.tensor([weight.shape[-1] for weight in blocks[BLOCK.index("weight") :: len(BLOCK)]])
     table = torch.cat([pointers.view(depth, -1), sides[:, None]], 1)
-    library.call("blocks_inference", x.dtype, images, rows, columns, channels, depth, x, table, found)
+    memory = x.new_empty(2 * torch.get_num_threads() * rows * columns * channels)
+    library.call("blocks_inference", x.dtype, images, rows, columns, channels, depth, x, table, memory, found)
     return found
 
 

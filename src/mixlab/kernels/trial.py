@@ -84,9 +84,9 @@ def _depthwise(case: Case, device: torch.device) -> tuple[Form, Form]:
 
 
 def _inference(case: Case, device: torch.device) -> tuple[Form, Form]:
-    scale, shift, bias, after, last = torch.randn(5, case.channels, device=device).unbind()
-    taps = torch.randn(case.channels, 1, case.side, case.side, device=device) / case.side
-    matrix = torch.randn(case.channels, case.channels, 1, 1, device=device) / case.channels**0.5
+    scale, shift, bias, after, last = torch.randn(5, case.channels).to(device).unbind()
+    taps = torch.randn(case.channels, 1, case.side, case.side).to(device) / case.side
+    matrix = torch.randn(case.channels, case.channels, 1, 1).to(device) / case.channels**0.5
     wide_scale, wide_shift, wide_after = (each[:, None, None] for each in (scale, shift, after))
 
     @torch.no_grad()

@@ -42,7 +42,7 @@ NORMS: dict[Norm, type[nn.Module]] = {"batch": nn.BatchNorm2d, "layer": ChannelL
 
 
 class ConvMixerConfig(Config):
-    any_image_size: ClassVar[bool] = True
+    is_convolutional: ClassVar[bool] = True  # one network takes images of any size, and a CPU is fast in bfloat16
     name: Literal["convmixer"] = "convmixer"
     dim: PositiveInt = 256  # channels everywhere after the stem (the paper's h)
     depth: PositiveInt = 8  # number of blocks (the paper's d)

@@ -24,7 +24,7 @@ from mixlab.spec import DataSpec
 
 
 class MLPMixerConfig(Config):
-    any_image_size: ClassVar[bool] = False
+    is_convolutional: ClassVar[bool] = False
     name: Literal["mlp_mixer"] = "mlp_mixer"
     dim: PositiveInt = 512  # channels of a token
     depth: PositiveInt = 8  # number of blocks

@@ -14,7 +14,7 @@ Stem = Literal["cifar", "imagenet"]
 
 
 class ResNetConfig(Config):
-    any_image_size: ClassVar[bool] = True
+    is_convolutional: ClassVar[bool] = True
     name: Literal["resnet"] = "resnet"
     width: PositiveInt = 64  # channels of the first stage; each of the others doubles them
     stages: tuple[PositiveInt, ...] = (2, 2, 2, 2)  # blocks of each stage

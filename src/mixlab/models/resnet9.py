@@ -15,7 +15,7 @@ SMALLEST_IMAGE = 8  # pixels; three poolings halve it to one
 
 
 class ResNet9Config(Config):
-    any_image_size: ClassVar[bool] = True
+    is_convolutional: ClassVar[bool] = True
     name: Literal["resnet9"] = "resnet9"
     width: PositiveInt = 32  # channels of the first layer; the others have 2, 4 and 8 times as many
     dropout: Fraction = 0.2  # before the classifier

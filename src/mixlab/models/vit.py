@@ -36,7 +36,7 @@ Projection = Literal["linear", "convolution"]
 
 
 class ViTConfig(Config):
-    any_image_size: ClassVar[bool] = False
+    is_convolutional: ClassVar[bool] = False
     name: Literal["vit"] = "vit"
     dim: PositiveInt = 192  # channels of a token
     depth: PositiveInt = 12  # number of blocks

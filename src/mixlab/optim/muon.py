@@ -41,11 +41,13 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Update all parameters; the gradients of matrices are gone then, so that AdamW leaves these alone."""
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             if group["matrices"]:
                 for moving in _by_shape(group["params"]):
                     self._move(moving, group["lr"], group["weight_decay"])
-        return super().step(closure)
+        super().step()
+        return loss
 
     def _move(self, moving: list[tuple[Tensor, Tensor]], rate: float, weight_decay: float) -> None:
         """Update parameters of one shape, given with their gradients."""

@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 
 from mixlab import durable
 from mixlab.config import Config, differences
-from mixlab.data.downloads import expand_user
 from mixlab.errors import MixlabError, RunError, did_you_mean
 from mixlab.experiment import Experiment, parse_experiment
+from mixlab.places import expand_user
 from mixlab.run.environment import environment
 from mixlab.run.table import as_csv, read_lines
 

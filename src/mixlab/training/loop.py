@@ -15,7 +15,7 @@ from mixlab.training.prepare import report_unreadable
 from mixlab.training.progress import epoch_line
 from mixlab.training.session import Session
 from mixlab.training.state import Best, TrainState
-from mixlab.training.step import DTYPES, train_step
+from mixlab.training.step import train_step
 from mixlab.training.tensorboard import log_epoch
 
 
@@ -108,14 +108,16 @@ def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: 
 
 
 def _watch(session: Session, state: TrainState, split: str, images: Images) -> inference.Predictions:
-    """Measure the weights that would be shipped; a signal here loses nothing, the epoch is finished when going on."""
+    """Measure the weights that would be shipped, as `evaluate` does.
+
+    A signal here loses nothing: the epoch is finished when going on.
+    """
     if split == "test":
         session.run.count_reading("test", len(images))
 
     def until_stopped() -> Iterator:
-        precision, workers = DTYPES[session.experiment.precision], session.options.workers
-        model = state.shipped.eval()
-        watched = inference.iterate(model, images, session.data.spec, session.device, precision, workers)
+        model, workers = state.shipped.eval(), session.options.workers
+        watched = inference.iterate(model, images, session.data.spec, session.device, workers)
         with contextlib.closing(watched) as batches_of_logits, session.stop.reading():
             for found in batches_of_logits:
                 session.stop.check()

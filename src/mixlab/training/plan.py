@@ -18,7 +18,7 @@ from mixlab.models import catalogue, inspection
 from mixlab.models.folding import fold
 from mixlab.models.layers import SameConv2d
 from mixlab.training.state import fresh_model, state_of
-from mixlab.training.step import DTYPES, train_step
+from mixlab.training.step import train_step
 
 TRIED = 64  # pictures that are measured with
 SAFETY = 0.93  # share of a time limit that is planned for; clocks of busy machines vary
@@ -42,12 +42,17 @@ class Plan:
     batch_size: int
     device: str
     precision: str
-    step_seconds: float  # measured, the mean over steps where they differ in image size
+    full_step_seconds: float  # measured, at the data's image size
+    relative_area: float  # of the images that steps are trained at, in the mean, over the data's
     evaluation_seconds: float  # of one epoch's validation, extrapolated
     memory_bytes: int  # model, optimiser, activations and images held; an estimate
     slow_kernels: str = ""  # why a ConvMixer has no compiled kernels here
     unread_edge: int = 0  # pixels at the right, and as many at the bottom, that are in no patch
     range_test_steps: int = 0  # before step 0, that choose the learning rate; 0: it is given
+
+    @property
+    def step_seconds(self) -> float:
+        return self.full_step_seconds * self.relative_area
 
     @property
     def seconds(self) -> float:
@@ -56,7 +61,7 @@ class Plan:
 
     @property
     def range_test_seconds(self) -> float:
-        return self.range_test_steps * self.step_seconds
+        return self.range_test_steps * self.full_step_seconds
 
     def lines(self) -> list[str]:
         """Return the plan for people."""
@@ -108,11 +113,14 @@ def resolve(
 
 
 def settle(experiment: Experiment, device: torch.device) -> Experiment:
-    """Return the experiment with what "auto" means on a device."""
+    """Return the experiment with what "auto" means on a device.
+
+    On a CPU only convolutions are faster in bfloat16, as measured in docs/experiments.md.
+    """
     if experiment.precision != "auto":
         return experiment
-    precision = "bfloat16" if devices.is_fast_in_bfloat16(device) else "float32"
-    return experiment.model_copy(update={"precision": precision})
+    fast = devices.is_fast_in_bfloat16(device) and (device.type != "cpu" or experiment.model.is_convolutional)
+    return experiment.model_copy(update={"precision": "bfloat16" if fast else "float32"})
 
 
 def make_plan(experiment: Experiment, data: DataSet, device: torch.device, workers: int) -> Plan:
@@ -139,7 +147,8 @@ def make_plan(experiment: Experiment, data: DataSet, device: torch.device, worke
         batch_size=batch,
         device=device_name(device),
         precision=experiment.precision,
-        step_seconds=step * batch * experiment.relative_area(images, size),
+        full_step_seconds=step * batch,
+        relative_area=experiment.relative_area(images, size),
         evaluation_seconds=forward * len(watched),
         memory_bytes=weights + activations + held_bytes(data.train) + held_bytes(data.validation),
         slow_kernels=_slow_kernels(model, device),
@@ -200,24 +209,24 @@ def _measure(experiment: Experiment, data: DataSet, device: torch.device, worker
     batch = Batch(batch.images[:count], batch.labels[:count], batch.indices[:count]).to(device)
     trial = experiment.model_copy(update={"accumulate": min(experiment.accumulate, count)})
     state.train_mode()
+    for _, size in trial.image_sizes:  # on a GPU kernels are chosen for each, before the environment is written down
+        train_step(state, trial, data.spec.model_copy(update={"image_size": size}), batch, rate=0.0)
     steps = []
     while len(steps) < 2 or (sum(steps) < 2 and len(steps) < 8):
         started = _now(device)
         train_step(state, trial, data.spec, batch, rate=0.0)
         steps.append(_now(device) - started)
-    forward = _measure_forward(state.model, experiment, data, device, count)
+    forward = _measure_forward(state.model, data, device, count)
     return sorted(steps[1:])[(len(steps) - 1) // 2] / count + decoding, forward + decoding
 
 
-def _measure_forward(
-    model: nn.Module, experiment: Experiment, data: DataSet, device: torch.device, count: int
-) -> float:
+def _measure_forward(model: nn.Module, data: DataSet, device: torch.device, count: int) -> float:
     """Return the seconds per image of a forward pass, as evaluation takes it."""
     size = data.spec.image_size
     inputs = torch.rand(count, data.spec.channels, size, size, device=device)
     inputs = inputs.contiguous(memory_format=placement.memory_format(model, device))
-    model, precision = fold(model), DTYPES[experiment.precision]
-    with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
+    model = fold(model)
+    with torch.inference_mode():
         model(inputs)
         started = _now(device)
         model(inputs)

@@ -7,9 +7,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from mixlab.data.downloads import expand_user
 from mixlab.errors import RunError
 from mixlab.models.layers import convert_projections
+from mixlab.places import expand_user
 from mixlab.run import bundle
 from mixlab.run.folder import find_run
 from mixlab.spec import DataSpec

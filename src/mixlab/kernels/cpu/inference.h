@@ -78,26 +78,23 @@ void through_blocks(
 }
 
 // Blocks for inference: each thread takes one image after the other through all of them; together they take what does
-// not divide among them.
+// not divide among them. `memory` has room for two maps of so many images as there are threads.
 template <class T>
 void blocks_inference(
-    Shape shape, int64_t depth, const T* x, const BlockParameters* blocks, T* output, int64_t threads) {
+    Shape shape, int64_t depth, const T* x, const BlockParameters* blocks, T* memory, T* output, int64_t threads) {
     Packed<T> weights;
     for (int64_t block = 0; block < depth; block++)
         weights.push_back(packed<T>(blocks[block].matrix, shape.channels, threads));
     const int64_t size = shape.positions() * shape.channels, alone = shape.images / threads * threads;
     Shape one = shape, rest = shape;
     one.images = 1, rest.images = shape.images - alone;
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<T> memory(alone ? 2 * size : 0);
-#pragma omp for schedule(static)
-        for (int64_t image = 0; image < alone; image++)
-            through_blocks(one, depth, x + image * size, blocks, weights, memory.data(), output + image * size, 1);
-    }
-    if (rest.images == 0) return;
-    std::vector<T> memory(2 * rest.images * size);
-    through_blocks(rest, depth, x + alone * size, blocks, weights, memory.data(), output + alone * size, threads);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t part = 0; part < threads; part++)
+        for (int64_t image = alone / threads * part; image < alone / threads * (part + 1); image++)
+            through_blocks(
+                one, depth, x + image * size, blocks, weights, memory + 2 * part * size, output + image * size, 1);
+    if (rest.images)
+        through_blocks(rest, depth, x + alone * size, blocks, weights, memory, output + alone * size, threads);
 }
 
 }  // namespace

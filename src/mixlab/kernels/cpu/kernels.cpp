@@ -35,8 +35,8 @@
     }                                                                                                                  \
     EXPORT void blocks_inference_##NAME(                                                                               \
         int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t depth, const T* x,   \
-        const BlockParameters* blocks, T* output) {                                                                    \
-        blocks_inference<T>({images, rows, columns, channels, 0}, depth, x, blocks, output, threads);                  \
+        const BlockParameters* blocks, T* memory, T* output) {                                                         \
+        blocks_inference<T>({images, rows, columns, channels, 0}, depth, x, blocks, memory, output, threads);          \
     }                                                                                                                  \
     EXPORT void mixing_backward_##NAME(                                                                                \
         int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel,              \
