@@ -9,7 +9,7 @@ from mixlab.data import cache
 from mixlab.data.catalogue import DataSet
 from mixlab.data.images import FileImages, Images, MemoryImages
 from mixlab.data.loading import held_bytes, in_memory
-from mixlab.errors import DataError
+from mixlab.errors import DataError, UsageError
 from mixlab.experiment import Experiment
 from mixlab.kernels import choice
 from mixlab.run.environment import environment
@@ -36,8 +36,11 @@ def check_data(data: DataSet, experiment: Experiment) -> None:
 def _check_image_sizes(data: DataSet, experiment: Experiment) -> None:
     """Raise UsageError where a size that is trained at is too small for the model."""
     for _, size in experiment.image_sizes:
-        with torch.device("meta"):
-            experiment.model.build(data.spec.model_copy(update={"image_size": size}))
+        try:
+            with torch.device("meta"):
+                experiment.model.build(data.spec.model_copy(update={"image_size": size}))
+        except UsageError as error:
+            raise UsageError(f"image_sizes has {size} px: {error}") from None
 
 
 def hold(data: DataSet, device: torch.device, options: Options, screen: Screen) -> DataSet:
