@@ -148,7 +148,7 @@ def test_sizes_that_a_model_cannot_take_are_refused(tiny: dict, options: Options
         parse_experiment(tiny | {"image_sizes": 32})
     with pytest.raises(UsageError, match="must rise"):
         parse_experiment(tiny | {"image_sizes": [[0.5, 8], [0.2, 12]]})
-    with pytest.raises(UsageError, match="image_sizes has 2 px: model.patch_size=4 is larger"):
+    with pytest.raises(UsageError, match="image_sizes has 2 px: "):
         train(parse_experiment(tiny | {"image_sizes": [[0, 2]], "model": tiny["model"] | {"patch_size": 4}}), options)
 
 
