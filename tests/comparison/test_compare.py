@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import mixlab
+from mixlab import devices
 from mixlab.comparison import compare as comparing
 from mixlab.comparison.compare import compare, folder_of, is_comparison, read_comparison
 from mixlab.comparison.compose import ComparisonFile, compose_request
@@ -14,6 +16,7 @@ from mixlab.comparison.request import ComparisonRequest
 from mixlab.data.catalogue import parse_data
 from mixlab.errors import Interrupted, RunError, TrainingError, UsageError
 from mixlab.evaluation import leaderboard
+from mixlab.experiment import Experiment, parse_experiment
 from mixlab.run.folder import Run, list_runs
 from mixlab.training import loop, step
 from mixlab.training.session import Options
@@ -190,6 +193,19 @@ def test_the_api_compares_named_variants(pictures: Path, tmp_path: Path):
     assert [run.experiment.seed for run in found.runs("vit")] == [3]
     with pytest.raises(UsageError, match=r"variants\.vit"):
         mixlab.compare(variants={"vit": "vit_64_4_patch2"}, **options)  # pyright: ignore[reportArgumentType]
+
+
+def test_models_that_are_compared_have_one_precision(tiny: dict, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(devices, "is_fast_in_bfloat16", lambda device: True)
+    convolutions, attention = parse_experiment(tiny), parse_experiment(tiny | {"model": "vit_64_4_patch2"})
+
+    def found(*experiments: Experiment) -> list[str]:
+        return [each.precision for each in comparing._in_one_precision(experiments, torch.device("cpu"))]
+
+    assert found(convolutions, convolutions) == ["auto", "auto"]
+    assert found(convolutions, attention) == ["float32", "float32"]
+    asked_for = convolutions.model_copy(update={"precision": "bfloat16"})
+    assert found(asked_for, attention) == ["bfloat16", "float32"]
 
 
 def test_what_is_no_comparison_is_refused(tmp_path: Path):

@@ -8,9 +8,11 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from mixlab import devices, durable
 from mixlab.comparison.budget import Cost, cost_of, load_each, with_budget
@@ -23,7 +25,7 @@ from mixlab.evaluation.leaderboard import SPLIT, Failure, Leaderboard, counted
 from mixlab.experiment import Experiment
 from mixlab.reporting.report import write_report
 from mixlab.run.folder import Run
-from mixlab.training.plan import duration
+from mixlab.training.plan import duration, settle
 from mixlab.training.session import Options
 
 REQUEST, LEADERBOARD = "request.json", "leaderboard.json"
@@ -67,11 +69,12 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
         TrainingError: where not one run finished.
         Interrupted: where a signal asked to stop; the same command goes on.
     """
-    devices.choose_device(options.device)  # a wrong name would fail run by run
+    device = devices.choose_device(options.device)  # a wrong name would fail run by run
     priced = costs(request)
+    experiments = _in_one_precision([experiment for _, experiment, _ in priced], device)
     prepared = [
         variant.model_copy(update={"experiment": experiment})
-        for variant, (_, experiment, _) in zip(request.variants, priced, strict=True)
+        for variant, experiment in zip(request.variants, experiments, strict=True)
     ]
     folder = folder_of(request, options.out)
     durable.make_folder(folder)
@@ -89,6 +92,16 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
     if not found.finished:
         raise TrainingError(f"not one of {len(tasks)} runs finished; the first: {outcomes[0].error}")
     return Comparison(folder, found)
+
+
+def _in_one_precision(experiments: Sequence[Experiment], device: torch.device) -> list[Experiment]:
+    """Return the experiments, with float32 for "auto" where that would not mean the same for all."""
+    if len({settle(experiment, device).precision for experiment in experiments}) == 1:
+        return list(experiments)
+    return [
+        experiment.model_copy(update={"precision": "float32"}) if experiment.precision == "auto" else experiment
+        for experiment in experiments
+    ]
 
 
 def folder_of(request: ComparisonRequest, root: Path) -> Path:
