@@ -29,7 +29,9 @@ from mixlab.models.convmixer import ConvMixerConfig
 from mixlab.optim.optimizers import AdamWConfig, OptimizerConfig
 from mixlab.optim.schedules import OneCycleConfig, ScheduleConfig, learning_rate
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Share = Annotated[float, Field(ge=0, lt=1)]
+UpToAll = Annotated[float, Field(ge=0, le=1)]
 Recipe = Path | str | Mapping[str, Any]
 
 
@@ -54,9 +56,7 @@ class Experiment(Config):
     label_smoothing: Share = 0.0
     clip_norm: NonNegativeFloat = 1.0  # largest norm of the gradient; 0: not clipped
     weight_average: Share = 0.0  # decay of the moving average of weights that is evaluated and shipped; 0: off
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = (
-        "auto"  # of operations that allow it (autocast); auto: bfloat16 where the device is fast in it, else float32
-    )
+    precision: Precision = "auto"  # of operations that allow it; auto: bfloat16 where it is faster, else float32
     protocol: Literal["honest", "published"] = "honest"  # published: no validation images, test watched each epoch
     select: Literal["best", "last"] = (
         "best"  # epoch that is shipped; best: by validation accuracy; published: always the last
@@ -65,9 +65,7 @@ class Experiment(Config):
     freeze: bool = False  # train only what `weights` did not have
     image_sizes: ImageSizes = ()  # (share of the schedule, side in pixels): from there on steps train at that size;
     # before the first, and in evaluation, it is data.image_size
-    freeze_filters: Annotated[float, Field(ge=0, le=1)] = (
-        1.0  # share of the schedule after which depthwise filters stay
-    )
+    freeze_filters: UpToAll = 1.0  # share of the schedule after which depthwise filters stay as they are
     data: DataConfig = DigitsConfig()
     model: ModelConfig = ConvMixerConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -84,7 +82,7 @@ class Experiment(Config):
             raise ValueError("freeze=true needs weights=FILE_OR_RUN to start from")
         shares = [share for share, _ in self.image_sizes]
         if shares != sorted(set(shares)):
-            raise ValueError("image_sizes: the shares of the steps must rise")
+            raise ValueError("image_sizes: the shares of the schedule must rise")
         if self.image_sizes and not self.model.is_convolutional:
             raise ValueError(f"image_sizes: {self.model.name} is built for one image size")
         return self
