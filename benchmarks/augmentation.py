@@ -20,7 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mixlab.data.augmentation import AugmentationConfig, augment, draw
+from mixlab.data.augmentation import augment
+from mixlab.data.augmentation_config import AugmentationConfig
+from mixlab.data.draws import draw
 from mixlab.spec import DataSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

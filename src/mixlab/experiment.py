@@ -19,7 +19,7 @@ from pydantic import (
 
 from mixlab import randomness
 from mixlab.config import Config, assign, merge, parse_override, read_toml
-from mixlab.data.augmentation import AugmentationConfig
+from mixlab.data.augmentation_config import AugmentationConfig
 from mixlab.data.catalogue import DataConfig, DigitsConfig
 from mixlab.data.names import expand as expand_data
 from mixlab.errors import UsageError, did_you_mean

@@ -8,8 +8,10 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from mixlab.data import augmentation
-from mixlab.data.augmentation import AugmentationConfig, Draws, augment, box_mask, draw, mix
+from mixlab.data.augmentation import augment, box_mask, mix
+from mixlab.data.augmentation_config import AugmentationConfig
 from mixlab.data.colors import jitter_color
+from mixlab.data.draws import Draws, draw
 from mixlab.errors import UsageError
 from mixlab.spec import DataSpec
 

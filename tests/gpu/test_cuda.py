@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import mixlab
-from mixlab.data.augmentation import AugmentationConfig, augment, draw
+from mixlab.data.augmentation import augment
+from mixlab.data.augmentation_config import AugmentationConfig
+from mixlab.data.draws import draw
 from mixlab.errors import Interrupted
 from mixlab.experiment import parse_experiment
 from mixlab.run.bundle import read_bundle

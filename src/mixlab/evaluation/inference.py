@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mixlab.data.augmentation import augment, draw
+from mixlab.data.augmentation import augment
+from mixlab.data.draws import draw
 from mixlab.data.images import Batch, Images
 from mixlab.data.loading import batches, in_order
 from mixlab.data.resample import resize
