@@ -4,7 +4,7 @@ BIN := .venv/bin
 PARALLEL := -n auto --maxprocesses 4
 # on Windows: make BIN=.venv/Scripts ...
 
-.PHONY: demo test check format lint types floors slow triton kill-test clean
+.PHONY: demo test check format lint types floors slow triton torture clean
 
 .venv/installed: pyproject.toml setup.py constraints.txt $(wildcard src/mixlab/kernels/cpu/*)
 	$(PYTHON) -m venv .venv
@@ -42,9 +42,9 @@ triton: .venv/installed
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(PARALLEL) -m slow tests/kernels/test_triton.py
 	$(BIN)/python -m pytest $(PARALLEL) -m slow tests/kernels/test_triton_compiles.py
 
-# 20 trainings, each killed twice at random moments, each with 20 byte-identical ends (about 10 minutes)
-kill-test: .venv/installed
-	$(BIN)/python tests/torture/exact_resume.py --runs 20
+# everything that mixlab must survive; goes on where it stopped, and writes the table of docs/reliability.md
+torture: .venv/installed
+	$(BIN)/python -m torture; status=$$?; $(BIN)/python -m torture --sheet; exit $$status
 
 clean:
 	rm -rf .venv build dist runs
