@@ -20,6 +20,9 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"unknown device {name!r}{did_you_mean(name, KINDS)}; known: {', '.join(KINDS)}")
     if ":" in name and kind != "cuda":
         raise UsageError(f"unknown device {name!r}; only CUDA devices have numbers")
+    local_rank = os.environ.get("LOCAL_RANK", "")  # set by torchrun: one GPU for each process of a host
+    if name in ("auto", "cuda") and local_rank.isdigit() and "cuda" in available():
+        return choose_device(f"cuda:{local_rank}")
     if name == "auto":
         return torch.device(available()[-1])
     if kind not in available():

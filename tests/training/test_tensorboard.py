@@ -58,14 +58,14 @@ def test_scalars_are_the_rows_of_the_metrics(tiny: dict, options: Options):
 
 def test_the_training_batch_is_what_the_network_sees_first(tiny: dict, options: Options, monkeypatch):
     """Caught where the first step gives it to the network, crops, erasing and mixing done."""
-    seen, real = [], step._accumulate_gradient
+    seen, real = [], step._add_gradient
 
     def catch(state, experiment, inputs, *others):
         if state.step == 0:
             seen[:] = [inputs.clone()]
         real(state, experiment, inputs, *others)
 
-    monkeypatch.setattr(step, "_accumulate_gradient", catch)
+    monkeypatch.setattr(step, "_add_gradient", catch)
     values = tiny | {"augmentation": {"pad_crop": {"padding": 2}, "random_erasing": {"probability": 0.5}}}
     values["augmentation"]["mix"] = {"mixup": 0.4}
     run = train(parse_experiment(values), options)

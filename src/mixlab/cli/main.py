@@ -11,6 +11,7 @@ import sys
 
 import click
 
+from mixlab.cli import launch
 from mixlab.cli.bench import bench
 from mixlab.cli.compare import compare
 from mixlab.cli.data import data
@@ -30,7 +31,8 @@ from mixlab.errors import MixlabError
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="mixlab")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def mixlab(debug: bool) -> None:
+@click.pass_context
+def mixlab(context: click.Context, debug: bool) -> None:
     """Train, compare and use patch-based image classifiers.
 
     \b
@@ -39,6 +41,8 @@ def mixlab(debug: bool) -> None:
     mixlab evaluate RUN                         measure it on the test pictures
     mixlab predict RUN photo.jpg                use it
     """
+    if launch.is_rank() and context.invoked_subcommand != "train":
+        raise click.UsageError(f"only mixlab train runs in several processes; start {context.invoked_subcommand} alone")
 
 
 for command in (
@@ -100,5 +104,8 @@ def _one_line(error: click.ClickException) -> str:
 
 
 def _complain(message: str, code: int) -> int:
-    click.echo(f"error: {message}", err=True)
+    if launch.leads():
+        click.echo(f"error: {message}", err=True)
+    elif code != 130:  # by a signal all ranks end, and one says so
+        click.echo(f"error in rank {os.environ['RANK']}: {message}", err=True)
     return code

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mixlab.cli import common
+from mixlab.cli import common, launch
 
 
 class RateOrAuto(click.ParamType):
@@ -38,6 +38,7 @@ class RateOrAuto(click.ParamType):
 @common.download
 @click.option("--log", type=click.Choice(["tensorboard"]), help="Log to TensorBoard too.")
 @click.option("--save-every", default="5m", show_default=True, metavar="TIME", help="Between checkpoints in an epoch.")
+@click.option("--nproc", type=click.IntRange(1), default=1, help="Processes that train together, one for each GPU.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @common.out
 @common.workers
@@ -51,23 +52,27 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     model.kernel_size=9 or augmentation.mix.mixup=0.2.
     """
     from mixlab.experiment import compose_auto
-    from mixlab.run.folder import find_run
+    from mixlab.run.folder import Run, find_run
     from mixlab.training import tensorboard
     from mixlab.training import train as training
 
-    chosen = _options(options)
+    chosen, apart = _options(options), options["nproc"] > 1 and not launch.is_rank()
     if chosen.tensorboard:
         tensorboard.require()
     if options["resume"]:
         _refuse_others(overrides, options)
-        run = training.resume(find_run(options["resume"], chosen.out), chosen)
-        return _show(run, as_json, options["quiet"])
+        run = find_run(options["resume"], chosen.out) if launch.leads() else Run(Path(options["resume"]))
+        if apart:
+            return launch.start(options["nproc"])
+        return _show(training.resume(run, chosen), as_json, options["quiet"])
     experiment, auto = compose_auto(options["recipe"], common.experiment_values(options), overrides)
     chosen = replace(chosen, auto_learning_rate=auto)
-    if options["download"]:
+    if options["download"] and not launch.is_rank():
         common.fetch_missing([experiment.data])
     if options["dry_run"]:
         return _show_plan(training.plan(experiment, chosen), as_json)
+    if apart:
+        return launch.start(options["nproc"])
     return _show(training.train(experiment, chosen), as_json, options["quiet"])
 
 
@@ -100,6 +105,8 @@ def _show_plan(plan: Any, as_json: bool) -> None:
 
 
 def _show(run: Any, as_json: bool, quiet: bool) -> None:
+    if not launch.leads():
+        return None
     if as_json:
         return common.print_json({"run": str(run.folder), **run.summary})
     if quiet:

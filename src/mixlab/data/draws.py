@@ -38,6 +38,11 @@ class Draws(NamedTuple):
         moved = Draws(*(tensor.to(device, non_blocking=True) for tensor in self))
         return moved._replace(operations=self.operations, magnitudes=self.magnitudes)
 
+    def select(self, places: np.ndarray) -> "Draws":
+        """Return the parameters of only these images of the batch."""
+        rows = torch.from_numpy(places)
+        return Draws(*(tensor[rows] for tensor in self))
+
     def split(self, size: int) -> Iterator["Draws"]:
         """Yield the parameters of `size` images at a time."""
         return (Draws(*rows) for rows in zip(*(tensor.split(size) for tensor in self), strict=True))

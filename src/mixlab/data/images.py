@@ -1,7 +1,7 @@
 """Sets of labelled images that answer a list of indices with a whole batch."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,27 @@ class Batch:
     images: Tensor  # (batch, channels, height, width)
     labels: Tensor  # (batch,), int64
     indices: np.ndarray  # (batch,), of the images in their set; unreadable ones are left out
+    whole: np.ndarray  # indices that were asked for; where ranks share a batch, by all of them
+    places: np.ndarray  # (batch,), of the images in `whole`
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(self.images.to(device), self.labels.to(device), self.indices)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def first(self, count: int) -> "Batch":
+        """Return a batch of only the first images."""
+        rows = slice(count)
+        return Batch(self.images[rows], self.labels[rows], self.indices[rows], self.indices[rows], np.arange(count))
+
+    def without_pixels(self) -> "Batch":
+        return replace(self, images=self.images[:0].clone())
+
+    def part_of(self, whole: np.ndarray, places: np.ndarray) -> "Batch":
+        """Return it as a part of a larger batch.
+
+        Args:
+            places: of what was asked for, in the larger batch.
+        """
+        return replace(self, whole=whole, places=places[self.places])
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +60,10 @@ class MemoryImages:
         return len(self.labels)
 
     def batch(self, indices: np.ndarray) -> Batch:
-        if self.readable is not None:
-            indices = indices[self.readable[indices]]
-        chosen = torch.from_numpy(indices).to(self.images.device)
-        return Batch(self.images[chosen], torch.from_numpy(self.labels[indices]), indices)
+        places = np.arange(len(indices)) if self.readable is None else np.flatnonzero(self.readable[indices])
+        kept = indices[places]
+        chosen = torch.from_numpy(kept).to(self.images.device)
+        return Batch(self.images[chosen], torch.from_numpy(self.labels[kept]), kept, indices, places)
 
     def select(self, indices: np.ndarray) -> "MemoryImages":
         """Return the set of only these images, in this order."""
@@ -87,15 +105,16 @@ class FileImages:
 
     def batch(self, indices: np.ndarray) -> Batch:
         images, kept = [], []
-        for index in indices.tolist():
+        for place, index in enumerate(indices.tolist()):
             try:
                 images.append(self._read(index))
-                kept.append(index)
+                kept.append(place)
             except UnreadableImage as error:
                 self.unreadable[self.names[index]] = str(error)
-        chosen = np.array(kept, dtype=np.int64)
-        nothing = torch.zeros(0, *self.shape, dtype=self.dtype)
-        return Batch(torch.stack(images) if images else nothing, torch.from_numpy(self.labels[chosen]), chosen)
+        places = np.array(kept, dtype=np.int64)
+        chosen = indices[places]
+        pixels = torch.stack(images) if images else torch.zeros(0, *self.shape, dtype=self.dtype)
+        return Batch(pixels, torch.from_numpy(self.labels[chosen]), chosen, indices, places)
 
     def select(self, indices: np.ndarray) -> "FileImages":
         """Return the set of only these images, in this order."""

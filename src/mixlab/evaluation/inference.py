@@ -50,9 +50,12 @@ def as_input(images: Tensor, spec: DataSpec) -> Float[Tensor, "batch channels si
 def as_training_input(
     experiment: Experiment, spec: DataSpec, batch: Batch, step: int, epoch: int
 ) -> tuple[Float[Tensor, "batch channels size size"], Float[Tensor, "batch classes"]]:
-    """Return a batch of stored images as the network sees it at a step: augmented, with its target probabilities."""
+    """Return a batch of stored images as the network sees it at a step: augmented, with its target probabilities.
+
+    Parameters are drawn for the whole batch, whoever computes which part of it.
+    """
     config, images = experiment.augmentation, batch.images
-    draws = draw(config, spec.image_size, batch.indices, experiment.seed, step, epoch)
+    draws = draw(config, spec.image_size, batch.whole, experiment.seed, step, epoch).select(batch.places)
     targets = nn.functional.one_hot(batch.labels.to(images.device), spec.num_classes).float()
     return augment(config, spec, images, targets, draws.to(images.device))
 
@@ -68,11 +71,16 @@ def iterate(
     spec: DataSpec,
     device: torch.device,
     workers: int = 0,
+    which: slice = slice(None),
 ) -> Generator[tuple[Tensor, Batch], None, None]:
-    """Yield the float32 logits, on the CPU, of one batch after the other, and the batch."""
+    """Yield the float32 logits, on the CPU, of one batch after the other, and the batch.
+
+    Args:
+        which: of the batches; ranks share them.
+    """
     layout = placement.memory_format(model, device)
     model = fold(model)
-    with contextlib.closing(batches(images, in_order(images, BATCH_SIZE), workers)) as found:
+    with contextlib.closing(batches(images, in_order(images, BATCH_SIZE)[which], workers)) as found:
         for batch in found:
             if len(batch.indices) == 0:
                 continue

@@ -16,8 +16,13 @@ KEPT = 2
 
 class Checkpoint(NamedTuple):
     step: int
-    tensors: dict[str, Tensor]  # on the CPU
+    tensors: dict[str, Tensor]
     state: dict[str, Any]  # JSON
+
+    def on_cpu(self) -> "Checkpoint":
+        """Return it with copies of its tensors in the CPU's memory."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        return self._replace(tensors=tensors)
 
 
 def save_checkpoint(run: Run, checkpoint: Checkpoint) -> Path:
@@ -26,9 +31,8 @@ def save_checkpoint(run: Run, checkpoint: Checkpoint) -> Path:
     Raises:
         RunError: where it cannot be written; the ones before it stay.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     files = {
-        "tensors.safetensors": safetensors.torch.save(tensors),
+        "tensors.safetensors": safetensors.torch.save(checkpoint.on_cpu().tensors),
         "state.json": json.dumps({**checkpoint.state, "step": checkpoint.step}).encode(),
     }
     run.checkpoints.mkdir(exist_ok=True)

@@ -3,7 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
+from itertools import chain, islice
 from typing import Any
 
 from mixlab.data.images import Batch, Images
@@ -36,7 +37,8 @@ def train_to_end(session: Session, state: TrainState) -> None:
 def save(session: Session, state: TrainState) -> None:
     """Write a checkpoint; raises TrainingError instead where a number in it is not finite."""
     _check_finite(session, state)
-    save_checkpoint(session.run, state.checkpoint())
+    if session.ranks.leads:
+        save_checkpoint(session.run, state.checkpoint())
 
 
 def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator[Batch, None, None]:
@@ -45,22 +47,25 @@ def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator
     first = state.step - state.epoch * per_epoch
     last = until - state.epoch * per_epoch
     size = experiment.batch_size
-    chosen = experiment.order(len(images), state.epoch)[first:last]
+    order = experiment.order(len(images), state.epoch)[first:last]
+    mixed = bool(experiment.augmentation.mix.mixup or experiment.augmentation.mix.cutmix)
+    places = [session.ranks.places(len(whole), experiment.accumulate, mixed) for whole in order]
+    own = [whole[own_places] for whole, own_places in zip(order, places, strict=True)]
     session.screen.start(f"epoch {state.epoch + 1}/{experiment.epochs:g}", first, last)
     state.train_mode()
     saved = started = time.perf_counter()
-    with contextlib.closing(batches(images, chosen, session.options.workers)) as found, session.stop.reading():
-        for place, batch in enumerate(found):
+    with contextlib.closing(batches(images, own, session.options.workers)) as found, session.stop.reading():
+        for number, batch in enumerate(found):
             session.stop.check()
             if time.perf_counter() - saved > session.options.save_seconds:
                 save(session, state)
                 saved = time.perf_counter()
-            yield batch
-            session.screen.advance((place + 1) * size / (time.perf_counter() - started))
+            yield batch.part_of(order[number], places[number])
+            session.screen.advance((number + 1) * size / (time.perf_counter() - started))
 
 
 def _one_step(session: Session, state: TrainState, batch: Batch) -> None:
-    if len(batch.indices) == 0:  # not one file of the batch can be read; the epoch's report names them
+    if len(batch.indices) == 0 and session.ranks.world == 1:  # not one file of it can be read; the report names them
         state.step += 1
         return
     experiment, spec, images = session.experiment, session.data.spec, len(session.data.train)
@@ -68,7 +73,7 @@ def _one_step(session: Session, state: TrainState, batch: Batch) -> None:
         state.freeze_filters()
     spec = spec.model_copy(update={"image_size": experiment.image_size(state.step, images, spec.image_size)})
     rate = experiment.learning_rate(state.step, images)
-    train_step(state, experiment, spec, batch.to(session.device), rate)
+    train_step(state, experiment, spec, batch.to(session.device), rate, session.ranks)
     if session.device.type == "cpu":  # elsewhere a look each step would make the device wait
         _check_finite(session, state)
 
@@ -98,9 +103,12 @@ def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: 
     row["learning_rate"] = session.experiment.learning_rate(state.step - 1, len(session.data.train))
     state.sums.zero_()
     state.epoch += 1
-    session.run.add_metrics(row)
+    if session.ranks.leads:
+        session.run.add_metrics(row)
     save(session, state)
     seconds, speed = time.perf_counter() - started, steps * session.experiment.batch_size / max(trained - started, 1e-9)
+    if not session.ranks.leads:
+        return
     session.run.add_timing({"epoch": row["epoch"], "seconds": round(seconds, 3), "images_per_second": round(speed, 1)})
     session.screen.say(epoch_line(row, session.experiment.epochs, seconds, speed))
     if session.options.tensorboard:
@@ -108,22 +116,22 @@ def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: 
 
 
 def _watch(session: Session, state: TrainState, split: str, images: Images) -> inference.Predictions:
-    """Measure the weights that would be shipped, as `evaluate` does.
+    """Measure the weights that would be shipped, as `evaluate` does; ranks share the batches.
 
     A signal here loses nothing: the epoch is finished when going on.
     """
-    if split == "test":
+    ranks = session.ranks
+    if split == "test" and ranks.leads:
         session.run.count_reading("test", len(images))
-
-    def until_stopped() -> Iterator:
-        model, workers = state.shipped.eval(), session.options.workers
-        watched = inference.iterate(model, images, session.data.spec, session.device, workers)
-        with contextlib.closing(watched) as batches_of_logits, session.stop.reading():
-            for found in batches_of_logits:
-                session.stop.check()
-                yield found
-
-    return inference.collect(until_stopped())
+    model, workers, which = state.shipped.eval(), session.options.workers, slice(ranks.rank, None, ranks.world)
+    watched = inference.iterate(model, images, session.data.spec, session.device, workers, which)
+    own = []
+    with contextlib.closing(watched) as found, session.stop.reading():
+        for _ in range(0, len(images), inference.BATCH_SIZE * ranks.world):  # as many for each rank, as all must ask
+            session.stop.check()
+            own += [(logits, batch.without_pixels()) for logits, batch in islice(found, 1)]
+    parts = sorted(chain(*ranks.gathered(own)), key=lambda part: part[1].indices[0])
+    return inference.collect(iter(parts))
 
 
 def _choose(session: Session, state: TrainState, top1: float, loss: float) -> None:

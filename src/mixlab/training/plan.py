@@ -9,7 +9,7 @@ from torch import nn
 
 from mixlab import devices
 from mixlab.data.catalogue import DataSet
-from mixlab.data.images import Batch, FileImages
+from mixlab.data.images import FileImages
 from mixlab.data.loading import held_bytes
 from mixlab.errors import DataError, TrainingError
 from mixlab.experiment import Experiment
@@ -88,19 +88,21 @@ def resolve(
     max_seconds: float,
     workers: int,
     range_test_steps: int = 0,
+    ranks: int = 1,
 ) -> tuple[Experiment, Plan]:
     """Return the experiment as it is on a device, with as many epochs as fit into a limit of time, and its plan.
 
     Args:
         max_seconds: of everything; 0: as long as it takes.
         range_test_steps: that will be taken before step 0; their time counts.
+        ranks: that share each batch.
 
     Raises:
         TrainingError: where not even ten steps fit, or the range test takes more than half of the time.
         DataError: where the first pictures cannot be read.
     """
     experiment = settle(experiment, device)
-    found = replace(make_plan(experiment, data, device, workers), range_test_steps=range_test_steps)
+    found = replace(make_plan(experiment, data, device, workers, ranks), range_test_steps=range_test_steps)
     if not max_seconds:
         return experiment, found
     if found.range_test_seconds > max_seconds / 2:
@@ -123,12 +125,13 @@ def settle(experiment: Experiment, device: torch.device) -> Experiment:
     return experiment.model_copy(update={"precision": "bfloat16" if fast else "float32"})
 
 
-def make_plan(experiment: Experiment, data: DataSet, device: torch.device, workers: int) -> Plan:
+def make_plan(experiment: Experiment, data: DataSet, device: torch.device, workers: int, ranks: int = 1) -> Plan:
     """Measure a few steps on a throwaway copy of the model and add everything up."""
     model, images = fresh_model(experiment, data.spec), len(data.train)
     channels, size = data.spec.channels, data.spec.image_size
     batch = min(experiment.batch_size, images)
-    step, forward = _measure(experiment, data, device, workers)
+    share = {"batch_size": max(batch // ranks, 1), "accumulate": max(experiment.accumulate // ranks, 1)}
+    step, forward = _measure(experiment.model_copy(update=share), data, device, workers)
     watched = data.validation if experiment.protocol == "honest" else data.test
     weights = inspection.parameters(model) * 4 * (6 if experiment.weight_average else 5)
     activations = inspection.activation_bytes(model, max(batch // experiment.accumulate, 1), channels, size)
@@ -145,11 +148,11 @@ def make_plan(experiment: Experiment, data: DataSet, device: torch.device, worke
         epochs=experiment.epochs,
         steps=experiment.steps(images),
         batch_size=batch,
-        device=device_name(device),
+        device=device_name(device) if ranks == 1 else f"{ranks} x {device_name(device)}",
         precision=experiment.precision,
-        full_step_seconds=step * batch,
+        full_step_seconds=step * batch / ranks,
         relative_area=experiment.relative_area(images, size),
-        evaluation_seconds=forward * len(watched),
+        evaluation_seconds=forward * len(watched) / ranks,
         memory_bytes=weights + activations + held_bytes(data.train) + held_bytes(data.validation),
         slow_kernels=_slow_kernels(model, device),
         unread_edge=experiment.model.unread_edge(size),
@@ -206,7 +209,7 @@ def _measure(experiment: Experiment, data: DataSet, device: torch.device, worker
     if len(batch.indices) == 0:
         raise DataError(f"none of {len(spread)} training pictures can be read; mixlab data check names the reasons")
     count = min(experiment.batch_size, len(batch.indices))
-    batch = Batch(batch.images[:count], batch.labels[:count], batch.indices[:count]).to(device)
+    batch = batch.first(count).to(device)
     trial = experiment.model_copy(update={"accumulate": min(experiment.accumulate, count)})
     state.train_mode()
     for _, size in trial.image_sizes:  # on a GPU kernels are chosen for each, before the environment is written down

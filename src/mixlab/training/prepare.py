@@ -12,6 +12,7 @@ from mixlab.data.loading import held_bytes, in_memory
 from mixlab.errors import DataError, UsageError
 from mixlab.experiment import Experiment
 from mixlab.kernels import choice
+from mixlab.ranks import Ranks
 from mixlab.run.environment import environment
 from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
@@ -41,6 +42,13 @@ def _check_image_sizes(data: DataSet, experiment: Experiment) -> None:
                 experiment.model.build(data.spec.model_copy(update={"image_size": size}))
         except UsageError as error:
             raise UsageError(f"image_sizes has {size} px: {error}") from None
+
+
+def check_same_data(fingerprint: str, ranks: Ranks) -> None:
+    """Raise DataError where the ranks do not see the same data."""
+    others = [rank for rank, found in enumerate(ranks.gathered(fingerprint)) if found != fingerprint]
+    if others:
+        raise DataError(f"rank {ranks.rank} sees other data than rank {others[0]}; every host needs the same files")
 
 
 def hold(data: DataSet, device: torch.device, options: Options, screen: Screen) -> DataSet:
@@ -94,7 +102,8 @@ def report_unreadable(session: Session) -> None:
     Raises:
         DataError: where there is one and the training is strict.
     """
-    met = {**session.data.train.unreadable, **session.data.validation.unreadable}
+    own = {**session.data.train.unreadable, **session.data.validation.unreadable}
+    met = dict(sorted(pair for each in session.ranks.gathered(own) for pair in each.items()))
     found = {name: reason for name, reason in met.items() if name not in session.named}
     if not found:
         return
@@ -113,7 +122,7 @@ def note_changes(session: Session) -> None:
     run, screen = session.run, session.screen
     first = run.read_environment()
     choice.adopt(first.get("gpu_kernels", {}))
-    now = environment(str(session.device))
+    now = environment(session.where)
     for key in first.keys() & now.keys() - {"gpu_kernels"}:  # which holds what other runs of this process chose, too
         if first[key] != now[key]:
             screen.say(f"note     {key} was {first[key]} and is {now[key]}: the result may differ in the last digits")
@@ -129,4 +138,4 @@ def note_changes(session: Session) -> None:
             f"the data changed since {run.folder} began ({'; '.join(changed) or 'the content of files'}); "
             "restore it, or start another run with --new"
         )
-    run.write_environment(str(session.device))
+    run.write_environment(session.where)

@@ -8,6 +8,7 @@ import torch
 from mixlab.data.catalogue import DataSet
 from mixlab.data.images import Images
 from mixlab.experiment import Experiment
+from mixlab.ranks import ALONE, Ranks
 from mixlab.run.folder import Run
 from mixlab.training.progress import Screen
 from mixlab.training.signals import StopSignals
@@ -44,7 +45,13 @@ class Session:
     device: torch.device
     screen: Screen
     stop: StopSignals
+    ranks: Ranks = ALONE
     named: set[str] = field(default_factory=set)  # unreadable files that were reported
+
+    @property
+    def where(self) -> str:
+        """What computes, for people."""
+        return str(self.device) if self.ranks.world == 1 else f"{self.device}, {self.ranks.world} ranks"
 
     @property
     def watched(self) -> tuple[str, Images]:

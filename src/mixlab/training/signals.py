@@ -9,15 +9,20 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from mixlab.errors import Interrupted
+from mixlab.ranks import ALONE, Ranks
 
 ASKING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 class StopSignals:
-    """While entered, signals only set `asked`; outside the main thread nothing is caught."""
+    """While entered, signals only set `asked`; outside the main thread nothing is caught.
 
-    def __init__(self) -> None:
-        self.asked = ""  # name of the signal that came, or ""
+    Ranks agree at each check, so that all of them stop at the same step.
+    """
+
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self.ranks = ranks
+        self.asked = 0  # the signal that came, or 0
 
     def __enter__(self) -> Self:
         main = threading.current_thread() is threading.main_thread()
@@ -29,9 +34,10 @@ class StopSignals:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise Interrupted where a signal has come."""
-        if self.asked:
-            raise Interrupted(self.asked)
+        """Raise Interrupted where a signal has come, to any rank; every rank must ask."""
+        asked = self.ranks.greatest(self.asked)
+        if asked:
+            raise Interrupted(signal.Signals(asked).name)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -39,10 +45,11 @@ class StopSignals:
         try:
             yield
         except RuntimeError:
-            self.check()
+            if self.asked and self.ranks.world == 1:
+                self.check()
             raise
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and self.ranks.world == 1:  # torchrun sends a second one itself, and kills after 30 seconds
             os._exit(130)
-        self.asked = signal.Signals(number).name
+        self.asked = number

@@ -1,8 +1,10 @@
 """One optimiser step, a function of the state, a batch, the seed and the step alone."""
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mixlab import randomness
 from mixlab.data.images import Batch
@@ -10,6 +12,7 @@ from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.kernels import placement
 from mixlab.optim.average import update_average
+from mixlab.ranks import ALONE, Part, Ranks
 from mixlab.spec import DataSpec
 from mixlab.training.state import TrainState
 
@@ -22,23 +25,20 @@ def train_step(
     spec: DataSpec,
     batch: Batch,
     rate: float,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Augment one batch of stored images, and take step number `state.step` on it.
 
     Args:
         spec: with the image size of the step.
-        batch: on the model's device.
+        batch: on the model's device; what of the whole batch this rank computes.
         rate: learning rate of the step.
     """
     inputs, targets = inference.as_training_input(experiment, spec, batch, state.step, state.epoch)
-    randomness.seed_torch(inputs.device, experiment.seed, "step", state.step, "layers")
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.zero_grad(set_to_none=True)
-    parts = zip(inputs.tensor_split(experiment.accumulate), targets.tensor_split(experiment.accumulate), strict=True)
-    for part, part_targets in parts:
-        if len(part):
-            _accumulate_gradient(state, experiment, part, part_targets, len(inputs))
+    _add_gradients(state, experiment, inputs, targets, batch, ranks)
     if experiment.clip_norm:
         state.scaler.unscale_(state.optimizer)
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), experiment.clip_norm)
@@ -49,9 +49,61 @@ def train_step(
     state.step += 1
 
 
-def _accumulate_gradient(
-    state: TrainState, experiment: Experiment, inputs: Tensor, targets: Tensor, batch_size: int
+def _add_gradients(
+    state: TrainState, experiment: Experiment, inputs: Tensor, targets: Tensor, batch: Batch, ranks: Ranks
 ) -> None:
+    """Add up gradients and sums over the parts of a batch, wherever they are computed.
+
+    BatchNorm's running statistics become the mean of what each part makes of them, so that no order of parts counts.
+    """
+    statistics = _statistics(state.model)
+    before, means = ([statistic.clone() for statistic in statistics] for _ in range(2))
+    for mean in means:
+        mean.zero_()
+    parts = max(experiment.accumulate, ranks.world)
+    if not ranks.leads:  # the leader's sums are of all ranks and all steps before
+        state.sums.zero_()
+    for part in ranks.own_parts(len(batch.whole), experiment.accumulate):
+        rows = _rows(batch, part)
+        if rows.stop:
+            randomness.seed_torch(inputs.device, experiment.seed, *_stream(state.step, part))
+            _add_gradient(state, experiment, inputs[rows], targets[rows], len(batch.whole))
+        if parts > 1:
+            for statistic, mean, old in zip(statistics, means, before, strict=True):
+                mean.add_(statistic, alpha=1 / parts)
+                statistic.copy_(old)
+    if ranks.world > 1:
+        ranks.add_up([*_gradients(state.model), *means, state.sums])
+    if parts > 1:
+        for statistic, mean in zip(statistics, means, strict=True):
+            statistic.copy_(mean)
+
+
+def _rows(batch: Batch, part: Part) -> slice:
+    """Return the rows of a part, without the partner that a rank's first image may be mixed with."""
+    rows = np.flatnonzero((batch.places >= part.start) & (batch.places < part.stop))
+    return slice(rows[0], rows[-1] + 1) if len(rows) else slice(0)
+
+
+def _stream(step: int, part: Part) -> tuple[str | int, ...]:
+    return ("step", step, "layers", *([part.number] if part.number else []))
+
+
+def _statistics(model: nn.Module) -> list[Tensor]:
+    norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+    found = [statistic for layer in norms for statistic in (layer.running_mean, layer.running_var)]
+    return [statistic for statistic in found if statistic is not None]
+
+
+def _gradients(model: nn.Module) -> list[Tensor]:
+    """Return the gradient of each parameter that learns: zeros where not one picture of this rank can be read."""
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learned:
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    return [parameter.grad for parameter in learned if parameter.grad is not None]
+
+
+def _add_gradient(state: TrainState, experiment: Experiment, inputs: Tensor, targets: Tensor, batch_size: int) -> None:
     inputs = inputs.contiguous(memory_format=placement.memory_format(state.model, inputs.device))
     dtype = DTYPES[experiment.precision]
     with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):

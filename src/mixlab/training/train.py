@@ -5,20 +5,22 @@ from collections.abc import Iterator
 
 import torch
 
-from mixlab import devices
+from mixlab import devices, ranks
 from mixlab.config import digest
 from mixlab.data.catalogue import DataSet
 from mixlab.errors import Interrupted, TrainingError
 from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
-from mixlab.run.checkpoint import load_newest
+from mixlab.kernels import choice
+from mixlab.ranks import Ranks
+from mixlab.run.checkpoint import Checkpoint, load_newest
 from mixlab.run.folder import Request, Run, open_run
 from mixlab.training import lr_files, tensorboard
 from mixlab.training.finish import finish
 from mixlab.training.loop import save, train_to_end
 from mixlab.training.lr_range import RangeTest, Sweep, measure
 from mixlab.training.plan import Plan, resolve, settle
-from mixlab.training.prepare import check_data, hold, note_changes, report_unreadable
+from mixlab.training.prepare import check_data, check_same_data, hold, note_changes, report_unreadable
 from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
 from mixlab.training.signals import StopSignals
@@ -35,8 +37,11 @@ def train(experiment: Experiment, options: Options) -> Run:
         TrainingError: where the loss is no longer finite.
         Interrupted: where a signal asked to stop; everything is saved.
     """
-    run = open_run(_request(experiment, options), folder_name(experiment, options), options.out, options.new)
-    return resume(run, options)
+    with ranks.joined() as together:
+        opened = together.led(
+            lambda: open_run(_request(experiment, options), folder_name(experiment, options), options.out, options.new)
+        )
+        return resume(opened, options)
 
 
 def folder_name(experiment: Experiment, options: Options) -> str:
@@ -46,10 +51,14 @@ def folder_name(experiment: Experiment, options: Options) -> str:
 
 def resume(run: Run, options: Options) -> Run:
     """Go on with a run, with no more than its folder; raises as `train`."""
-    with run.lock():
-        if not run.is_finished:
-            with Screen(run.log, options.quiet) as screen, _explained(run.request.experiment):
-                _train(run, options, screen)
+    with ranks.joined() as together, contextlib.ExitStack() as held:
+        together.led(lambda: held.enter_context(run.lock()) and None)
+        request, is_finished = together.led(lambda: (run.request, run.is_finished))
+        if not is_finished:
+            screen = Screen(run.log, options.quiet) if together.leads else Screen(None, quiet=True)
+            with screen, _explained(request.experiment):
+                _train(run, request, options, screen, together)
+        together.wait()  # for the leader: what follows may read the finished run
     return run
 
 
@@ -121,43 +130,51 @@ def default_name(request: Request) -> str:
     return f"{lr_files.label(experiment)}{limit}{auto}-{digest(experiment)}"
 
 
-def _train(run: Run, options: Options, screen: Screen) -> None:
+def _train(run: Run, asked: Request, options: Options, screen: Screen, together: Ranks) -> None:
     device = devices.choose_device(options.device)
     devices.make_deterministic(device)
-    asked = run.request
     data = asked.experiment.data.load(asked.experiment.seed, asked.experiment.protocol == "honest")
     check_data(data, asked.experiment)
     screen.say([f"note     {note}" for note in data.notes])
     fingerprint = data.fingerprint()
+    check_same_data(fingerprint, together)
     data = hold(data, device, options, screen)
-    experiment = _resolve(run, options, data, fingerprint, screen)
-    session = Session(run, experiment, options, data, fingerprint, device, screen, StopSignals())
+    experiment = together.led(lambda: _resolve(run, options, data, fingerprint, screen, together))
+    session = Session(run, experiment, options, data, fingerprint, device, screen, StopSignals(together), together)
     report_unreadable(session)
-    note_changes(session)
-    state = _restore_or_start(session)
-    if options.tensorboard:
+    together.led(lambda: note_changes(session))
+    choice.adopt(together.led(choice.made))  # of kernels: one choice on all ranks
+    state = _state(session)
+    if options.tensorboard and together.leads:
         _begin_tensorboard(session, state)
     with session.stop:
         try:
             train_to_end(session, state)
         except Interrupted as interruption:
             save(session, state)
+            together.wait()  # torchrun ends all ranks once one has left
+            many = f" --nproc {together.world}" if together.world > 1 else ""
             raise Interrupted(
-                f"{interruption}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}"
+                f"{interruption}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}{many}"
             ) from None
-    if options.tensorboard:
-        tensorboard.log_filters(run, state.shipped, state.step)
-    finish(run, experiment, data, device, state, options.workers)
-    screen.say(f"finished {run.folder}")
+    if together.leads:
+        if options.tensorboard:
+            tensorboard.log_filters(run, state.shipped, state.step)
+        finish(run, experiment, data, device, state, options.workers)
+        screen.say(f"finished {run.folder}")
 
 
-def _resolve(run: Run, options: Options, data: DataSet, fingerprint: str, screen: Screen) -> Experiment:
+def _resolve(
+    run: Run, options: Options, data: DataSet, fingerprint: str, screen: Screen, together: Ranks
+) -> Experiment:
     """Return the experiment with everything measured, once: a run that has it written keeps it."""
     if (run.folder / "experiment.json").exists():
         return run.experiment
     asked, device = run.request, devices.choose_device(options.device)
     steps = Sweep().steps if asked.auto_learning_rate else 0
-    experiment, found = resolve(asked.experiment, data, device, asked.max_seconds, options.workers, steps)
+    parts = max(asked.experiment.accumulate, together.world)  # one for each rank at least
+    experiment = asked.experiment.model_copy(update={"accumulate": parts})
+    experiment, found = resolve(experiment, data, device, asked.max_seconds, options.workers, steps, together.world)
     screen.say(found.lines())
     if asked.auto_learning_rate:
         experiment = _choose_learning_rate(run, experiment, options, data, screen)
@@ -180,6 +197,20 @@ def _choose_learning_rate(
     if found.note:
         screen.say(f"note     {found.note}")
     return experiment.model_copy(update={"optimizer": experiment.optimizer.model_copy(update={"learning_rate": rate})})
+
+
+def _state(session: Session) -> TrainState:
+    """Return the state to go on from; the leader sends it to the other ranks."""
+    if session.ranks.leads:
+        state = _restore_or_start(session)
+        session.ranks.led(lambda: state.checkpoint().on_cpu())
+        return state
+    sent: Checkpoint = session.ranks.led(lambda: None)  # pyright: ignore[reportAssignmentType]
+    model = fresh_model(session.experiment, session.data.spec)
+    freeze(model, sent.state["frozen"])
+    state = state_of(model, session.experiment, session.device)
+    state.restore(sent)
+    return state
 
 
 def _restore_or_start(session: Session) -> TrainState:
