@@ -53,6 +53,7 @@ class Experiment(Config):
     schedule_epochs: NonNegativeFloat = 0  # length that the schedule is planned for, in epochs; 0: epochs
     batch_size: PositiveInt = 128  # images of one optimiser step
     accumulate: PositiveInt = 1  # parts that a batch is computed in; BatchNorm sees one part
+    sync_batchnorm: bool = False  # BatchNorm sees what all ranks compute at once; costs the fused kernels of ConvMixer
     label_smoothing: Share = 0.0
     clip_norm: NonNegativeFloat = 1.0  # largest norm of the gradient; 0: not clipped
     weight_average: Share = 0.0  # decay of the moving average of weights that is evaluated and shipped; 0: off

@@ -151,5 +151,4 @@ def _connected() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo's and NCCL's own, when the other side is gone
-        text = str(error).splitlines()[0]
-        raise TrainingError(f"lost the connection to another rank ({text}); what was saved before is intact") from None
+        raise TrainingError("lost the connection to another rank; what was saved before is intact") from error

@@ -65,7 +65,7 @@ def _add_gradients(
         state.sums.zero_()
     for part in ranks.own_parts(len(batch.whole), experiment.accumulate):
         rows = _rows(batch, part)
-        if rows.stop:
+        if rows.stop or experiment.sync_batchnorm:  # which waits for every rank
             randomness.seed_torch(inputs.device, experiment.seed, *_stream(state.step, part))
             _add_gradient(state, experiment, inputs[rows], targets[rows], len(batch.whole))
         if parts > 1:

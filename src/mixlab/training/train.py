@@ -4,14 +4,16 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from mixlab import devices, ranks
 from mixlab.config import digest
 from mixlab.data.catalogue import DataSet
-from mixlab.errors import Interrupted, TrainingError
+from mixlab.errors import Interrupted, TrainingError, UsageError
 from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.kernels import choice
+from mixlab.models.sync_norm import synchronise
 from mixlab.ranks import Ranks
 from mixlab.run.checkpoint import Checkpoint, load_newest
 from mixlab.run.folder import Request, Run, open_run
@@ -141,6 +143,11 @@ def _train(run: Run, asked: Request, options: Options, screen: Screen, together:
     data = hold(data, device, options, screen)
     experiment = together.led(lambda: _resolve(run, options, data, fingerprint, screen, together))
     session = Session(run, experiment, options, data, fingerprint, device, screen, StopSignals(together), together)
+    if experiment.sync_batchnorm and max(experiment.accumulate, together.world) % together.world:
+        raise UsageError(
+            f"sync_batchnorm: the batches of this run have {experiment.accumulate} parts, which {together.world} ranks "
+            "cannot share evenly; go on with another number of ranks"
+        )
     report_unreadable(session)
     together.led(lambda: note_changes(session))
     choice.adopt(together.led(choice.made))  # of kernels: one choice on all ranks
@@ -172,8 +179,7 @@ def _resolve(
         return run.experiment
     asked, device = run.request, devices.choose_device(options.device)
     steps = Sweep().steps if asked.auto_learning_rate else 0
-    parts = max(asked.experiment.accumulate, together.world)  # one for each rank at least
-    experiment = asked.experiment.model_copy(update={"accumulate": parts})
+    experiment = _in_parts(asked.experiment, together)
     experiment, found = resolve(experiment, data, device, asked.max_seconds, options.workers, steps, together.world)
     screen.say(found.lines())
     if asked.auto_learning_rate:
@@ -183,6 +189,16 @@ def _resolve(
     run.write_splits({"fingerprint": fingerprint, **names, "unreadable": unreadable})
     run.write_experiment(experiment)
     return experiment
+
+
+def _in_parts(experiment: Experiment, together: Ranks) -> Experiment:
+    """Return the experiment with a part of each batch for every rank, and as many for each where they wait."""
+    parts, world = max(experiment.accumulate, together.world), together.world
+    if experiment.sync_batchnorm:
+        parts = -(-parts // world) * world
+    if parts > experiment.batch_size:
+        raise UsageError(f"a batch of {experiment.batch_size} images is too small for {world} ranks")
+    return experiment.model_copy(update={"accumulate": parts})
 
 
 def _choose_learning_rate(
@@ -206,18 +222,25 @@ def _state(session: Session) -> TrainState:
         session.ranks.led(lambda: state.checkpoint().on_cpu())
         return state
     sent: Checkpoint = session.ranks.led(lambda: None)  # pyright: ignore[reportAssignmentType]
-    model = fresh_model(session.experiment, session.data.spec)
+    model = _model(session)
     freeze(model, sent.state["frozen"])
     state = state_of(model, session.experiment, session.device)
     state.restore(sent)
     return state
 
 
+def _model(session: Session) -> nn.Module:
+    model = fresh_model(session.experiment, session.data.spec)
+    if session.experiment.sync_batchnorm and session.ranks.world > 1:
+        synchronise(model)
+    return model
+
+
 def _restore_or_start(session: Session) -> TrainState:
     run, experiment = session.run, session.experiment
     checkpoint, problems = load_newest(run)
     session.screen.say([f"skipped  a damaged checkpoint, {problem}" for problem in problems])
-    model = fresh_model(experiment, session.data.spec)
+    model = _model(session)
     if checkpoint is not None:
         freeze(model, checkpoint.state["frozen"])
     elif experiment.weights:
