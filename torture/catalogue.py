@@ -1,5 +1,5 @@
 """All checks, in the order of the score sheet."""
 
-from torture import exact_resume, ranks
+from torture import exact_resume, ranks, sabotage
 
-CHECKS = [*exact_resume.CHECKS, *ranks.CHECKS]
+CHECKS = [*exact_resume.CHECKS, *ranks.CHECKS, *sabotage.CHECKS]
