@@ -60,7 +60,7 @@ def draw(root: Path) -> Path:
 
 def network_alone(experiment: Experiment, data: DataSet, device: torch.device) -> float:
     """Return the images a second of training steps on one batch."""
-    state = state_of(fresh_model(experiment, data.spec), experiment, device)
+    state = state_of(fresh_model(experiment, data.spec), experiment, data, device)
     state.train_mode()
     batch = data.train.batch(np.arange(experiment.batch_size)).to(device)
     steps = experiment.steps(len(data.train))
@@ -76,7 +76,7 @@ def one_epoch(experiment: Experiment, data: DataSet, device: torch.device, worke
     with tempfile.TemporaryDirectory() as place, Screen(None, quiet=True) as screen:
         run = open_run(Request(experiment=experiment), "run", Path(place), new=False)
         session = Session(run, experiment, Options(workers=workers), data, "", device, screen, StopSignals())
-        train_to_end(session, state_of(fresh_model(experiment, data.spec), experiment, device))
+        train_to_end(session, state_of(fresh_model(experiment, data.spec), experiment, data, device))
         return run.timings()[0]["images_per_second"]
 
 

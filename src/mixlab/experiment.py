@@ -20,6 +20,7 @@ from pydantic import (
 from mixlab import randomness
 from mixlab.config import Config, assign, merge, parse_override, read_toml
 from mixlab.data.augmentation_config import AugmentationConfig
+from mixlab.data.balance import balanced_order
 from mixlab.data.catalogue import DataConfig, DigitsConfig
 from mixlab.data.names import expand as expand_data
 from mixlab.errors import UsageError, did_you_mean
@@ -55,6 +56,8 @@ class Experiment(Config):
     accumulate: PositiveInt = 1  # parts that a batch is computed in; BatchNorm sees one part
     sync_batchnorm: bool = False  # BatchNorm sees what all ranks compute at once; costs the fused kernels of ConvMixer
     label_smoothing: Share = 0.0
+    class_weights: bool = False  # the loss of an image is weighted by one over its class's share of the training images
+    balanced: bool = False  # each class is equally frequent in an epoch: few images come often, of many only a part
     clip_norm: NonNegativeFloat = 1.0  # largest norm of the gradient; 0: not clipped
     weight_average: Share = 0.0  # decay of the moving average of weights that is evaluated and shipped; 0: off
     precision: Precision = "auto"  # of operations that allow it; auto: bfloat16 where it is faster, else float32
@@ -81,6 +84,8 @@ class Experiment(Config):
             raise ValueError(f"schedule_epochs={self.schedule_epochs} is shorter than epochs={self.epochs}")
         if self.freeze and not self.weights:
             raise ValueError("freeze=true needs weights=FILE_OR_RUN to start from")
+        if self.class_weights and self.balanced:
+            raise ValueError("class_weights and balanced both make up for classes of unequal size; choose one")
         shares = [share for share, _ in self.image_sizes]
         if shares != sorted(set(shares)):
             raise ValueError("image_sizes: the shares of the schedule must rise")
@@ -95,10 +100,14 @@ class Experiment(Config):
         """Return the number of optimiser steps for so many training images; an epoch leaves out its remainder."""
         return max(round(self.epochs * self.steps_per_epoch(images)), 1)
 
-    def order(self, images: int, epoch: int) -> list[np.ndarray]:
-        """Return the indices of each batch of an epoch, of so many training images."""
-        drawn, size = randomness.permutation(images, self.seed, "order", epoch), self.batch_size
-        return [drawn[place * size : (place + 1) * size] for place in range(self.steps_per_epoch(images))]
+    def order(self, labels: np.ndarray, epoch: int) -> list[np.ndarray]:
+        """Return the indices of each batch of an epoch, of training images with these labels."""
+        name, size = (self.seed, "order", epoch), self.batch_size
+        if self.balanced:
+            drawn = balanced_order(labels, randomness.generator(*name))
+        else:
+            drawn = randomness.permutation(len(labels), *name)
+        return [drawn[place * size : (place + 1) * size] for place in range(self.steps_per_epoch(len(labels)))]
 
     def schedule_steps(self, images: int) -> int:
         return max(round((self.schedule_epochs or self.epochs) * self.steps_per_epoch(images)), 1)

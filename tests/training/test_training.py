@@ -33,6 +33,7 @@ EVERYTHING = {
     "label_smoothing": 0.1,
     "weight_average": 0.9,
     "accumulate": 2,
+    "class_weights": True,
     "augmentation": {
         "resized_crop": {"scale": [0.5, 1]},
         "pad_crop": {"padding": 2},
@@ -110,7 +111,7 @@ def test_what_changes_during_training_changes_at_the_same_step_after_a_stop(
     tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch, stop: int
 ):
     values = tiny | {"epochs": 3, "optimizer": "muon", "freeze_filters": 0.5, "image_sizes": [[0, 8], [0.6, 12]]}
-    values["augmentation"] = {"horizontal_flip": {"probability": 0.5, "alternating": True}}
+    values |= {"balanced": True, "augmentation": {"horizontal_flip": {"probability": 0.5, "alternating": True}}}
     values["model"] = tiny["model"] | {"filters": "covariance"}
     experiment = parse_experiment(values)
     whole = train(experiment, options)
@@ -562,8 +563,8 @@ def test_resumed_optimiser_state_has_the_memory_layout_of_training(tiny: dict, o
     checkpoint, _ = load_newest(run)
     assert checkpoint is not None
     experiment = run.experiment
-    spec = read_bundle(run).description.spec
-    state = state_of(fresh_model(experiment, spec), experiment, torch.device("cpu"))
+    data = experiment.data.load(experiment.seed, carve_validation=True)
+    state = state_of(fresh_model(experiment, data.spec), experiment, data, torch.device("cpu"))
     state.restore(checkpoint)
     for parameter, values in state.optimizer.state.items():
         assert values["exp_avg"].stride() == parameter.stride()

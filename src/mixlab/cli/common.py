@@ -23,6 +23,8 @@ EXPERIMENT = {  # flag -> key of the experiment
     "precision": "precision",
     "weights": "weights",
     "accumulate": "accumulate",
+    "class_weights": "class_weights",
+    "balanced": "balanced",
     "ignore_unknown_classes": "data.ignore_unknown_classes",
 }
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -35,6 +37,15 @@ ignore_unknown_classes = click.option(
     is_flag=True,
     default=None,
     help="Leave out pictures of classes that the training pictures do not have.",
+)
+class_weights = click.option(
+    "--class-weights",
+    is_flag=True,
+    default=None,
+    help="Weight the loss by one over the class's share of the training pictures.",
+)
+balanced = click.option(
+    "--balanced", is_flag=True, default=None, help="Show each class equally often, whatever its size."
 )
 workers = click.option("--workers", default=2, show_default=True, type=click.IntRange(0), help="Decoding processes.")
 overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
@@ -67,6 +78,8 @@ _EXPERIMENT_OPTIONS = (
     click.option("--weight-decay", type=float),
     click.option("--seed", type=int, help="Decides weights, order, augmentation and the validation pictures."),
     precision,
+    class_weights,
+    balanced,
     click.option("--weights", metavar="FILE|RUN", help="Start from trained weights; new head where classes differ."),
 )
 

@@ -26,6 +26,8 @@ from mixlab.errors import MixlabError
 @common.epochs
 @common.batch_size
 @common.precision
+@common.class_weights
+@common.balanced
 @common.jobs
 @common.cache
 @common.download

@@ -33,6 +33,7 @@ def protocol(material: Material) -> Section:
         "test images read": _times(readings),
         "batch size, precision": f"{experiment.batch_size}, {experiment.precision}",
         **({"files that cannot be read": _listed(material.unreadable)} if material.unreadable else {}),
+        **({"classes": _classes(experiment)} if experiment.class_weights or experiment.balanced else {}),
         "augmentation": _augmentation(experiment),
         "optimiser, schedule": f"{experiment.optimizer.name}, {experiment.schedule.name}",
         "machine": ", ".join(f"{key} {value}" for key, value in environment.items()),
@@ -113,6 +114,10 @@ def _selection(experiment: Experiment) -> str:
     if experiment.protocol == "published":
         return "the last epoch; test images watched after each"
     return "the best epoch by validation" if experiment.select == "best" else "the last epoch"
+
+
+def _classes(experiment: Experiment) -> str:
+    return "equally frequent in an epoch" if experiment.balanced else "the loss is weighted by inverse frequency"
 
 
 def _augmentation(experiment: Experiment) -> str:

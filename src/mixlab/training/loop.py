@@ -47,7 +47,7 @@ def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator
     first = state.step - state.epoch * per_epoch
     last = until - state.epoch * per_epoch
     size = experiment.batch_size
-    order = experiment.order(len(images), state.epoch)[first:last]
+    order = experiment.order(images.labels, state.epoch)[first:last]
     mixed = bool(experiment.augmentation.mix.mixup or experiment.augmentation.mix.cutmix)
     places = [session.ranks.places(len(whole), experiment.accumulate, mixed) for whole in order]
     own = [whole[own_places] for whole, own_places in zip(order, places, strict=True)]

@@ -158,7 +158,7 @@ def _steps(
     trial = experiment.model_copy(update={"weight_average": 0.0})
     state = _first_state(trial, data, device)
     state.train_mode()
-    order = _order(trial, len(data.train), len(rates))
+    order = _order(trial, data.train.labels, len(rates))
     screen.start("range test", 0, len(rates))
     started, empty = time.perf_counter(), 0
     with contextlib.closing(batches(data.train, order, workers)) as found:
@@ -179,16 +179,16 @@ def _first_state(experiment: Experiment, data: DataSet, device: torch.device) ->
     model = fresh_model(experiment, data.spec)
     if experiment.weights:
         load_weights(model, experiment.weights, data.spec, experiment.freeze)
-    return state_of(model, experiment, device)
+    return state_of(model, experiment, data, device)
 
 
-def _order(experiment: Experiment, images: int, steps: int) -> list[np.ndarray]:
+def _order(experiment: Experiment, labels: np.ndarray, steps: int) -> list[np.ndarray]:
     """Return the indices of the first batches that training would see; epoch follows epoch."""
 
     def endless() -> Iterator[np.ndarray]:
         epoch = 0
         while True:
-            yield from experiment.order(images, epoch)
+            yield from experiment.order(labels, epoch)
             epoch += 1
 
     return [indices for _, indices in zip(range(steps), endless(), strict=False)]

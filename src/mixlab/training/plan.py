@@ -200,7 +200,7 @@ def device_name(device: torch.device) -> str:
 
 def _measure(experiment: Experiment, data: DataSet, device: torch.device, workers: int) -> tuple[float, float]:
     """Return the seconds per image of a training step and of a forward pass, decoding included."""
-    state = state_of(fresh_model(experiment, data.spec), experiment, device)
+    state = state_of(fresh_model(experiment, data.spec), experiment, data, device)
     spread = np.linspace(0, len(data.train) - 1, min(len(data.train), TRIED)).astype(np.int64)
     started = time.perf_counter()
     batch = data.train.batch(spread)

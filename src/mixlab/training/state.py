@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mixlab import randomness
+from mixlab.data.balance import inverse_frequencies
+from mixlab.data.catalogue import DataSet
 from mixlab.errors import RunError
 from mixlab.experiment import Experiment
 from mixlab.kernels import placement
@@ -33,6 +35,7 @@ class TrainState:
     scaler: torch.amp.GradScaler  # of float16 gradients; passes everything through where it is off
     average: nn.Module | None  # moving average of the model, or None
     sums: Tensor  # (3,), of the epoch so far: loss, correct, images
+    class_weights: Tensor | None  # (classes,), of the loss; None: all count the same
     step: int = 0  # optimiser steps taken
     epoch: int = 0  # epochs that stand in metrics.jsonl
     best: Best = field(default_factory=Best)
@@ -118,15 +121,17 @@ def fresh_model(experiment: Experiment, spec: DataSpec) -> nn.Module:
     return experiment.model.build(spec)
 
 
-def state_of(model: nn.Module, experiment: Experiment, device: torch.device) -> TrainState:
+def state_of(model: nn.Module, experiment: Experiment, data: DataSet, device: torch.device) -> TrainState:
     """Return the state before step 0."""
     model = placement.place(model, device)
+    weights = inverse_frequencies(data.train.labels, data.spec.num_classes) if experiment.class_weights else None
     return TrainState(
         model=model,
         optimizer=experiment.optimizer.build(model),
         scaler=torch.amp.GradScaler(device.type, enabled=experiment.precision == "float16"),
         average=copy.deepcopy(model).eval().requires_grad_(False) if experiment.weight_average else None,
         sums=torch.zeros(3, device=device),
+        class_weights=None if weights is None else torch.from_numpy(weights).float().to(device),
     )
 
 

@@ -108,9 +108,8 @@ def _add_gradient(state: TrainState, experiment: Experiment, inputs: Tensor, tar
     dtype = DTYPES[experiment.precision]
     with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
         logits = state.model(inputs)
-    total = functional.cross_entropy(
-        logits.float(), targets, label_smoothing=experiment.label_smoothing, reduction="sum"
-    )
+    smoothing, weights = experiment.label_smoothing, state.class_weights
+    total = functional.cross_entropy(logits.float(), targets, weights, label_smoothing=smoothing, reduction="sum")
     state.scaler.scale(total / batch_size).backward()
     correct = (logits.argmax(1) == targets.argmax(1)).sum()
     state.sums += torch.stack([total.detach(), correct.float(), total.new_tensor(float(len(inputs)))])

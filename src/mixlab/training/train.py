@@ -246,7 +246,7 @@ def _restore_or_start(session: Session) -> TrainState:
     elif experiment.weights:
         loaded = load_weights(model, experiment.weights, session.data.spec, experiment.freeze)
         session.screen.say(f"weights  {loaded}")
-    state = state_of(model, experiment, session.device)
+    state = state_of(model, experiment, session.data, session.device)
     if checkpoint is not None:
         state.restore(checkpoint)
         session.screen.say(f"resumed  at step {state.step:,} of {experiment.steps(len(session.data.train)):,}")
@@ -259,7 +259,7 @@ def _begin_tensorboard(session: Session, state: TrainState) -> None:
     tensorboard.begin(session.run, state.step)
     experiment, data = session.experiment, session.data
     if state.step == 0:
-        batch = data.train.batch(experiment.order(len(data.train), epoch=0)[0])
+        batch = data.train.batch(experiment.order(data.train.labels, epoch=0)[0])
         if len(batch.indices):
             inputs, _ = inference.as_training_input(experiment, data.spec, batch.to(session.device), step=0, epoch=0)
             tensorboard.log_inputs(session.run, inputs)
