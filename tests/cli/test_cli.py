@@ -143,6 +143,11 @@ def test_explain_lists_what_it_drew_and_reports_a_bad_file(call, pictures: Path,
         (["reproduce", "e3-txt"], 2, "did you mean e3-text?"),
         (["reproduce", "e1b"], 1, "cifar10 is not at"),
         (["data", "check", "nowhere"], 1, "neither a data set nor a folder"),
+        (["data", "check", "digits", "--sheet", "sheet.jpg"], 2, "expected a file that ends in .png"),
+        (["data", "check", "digits", "--resize-mode", "pad"], 2, "unknown key data.resize_mode"),
+        (["data", "check", "home"], 1, "home holds no images to train on"),
+        (["data", "check", "digits", "--fail-on", "nere"], 2, "'nere' is not one of 'exact', 'near'"),
+        (["train", "--class-weights", "--balanced"], 2, "choose one"),
         (["data", "download", "digits"], 1, "cannot be downloaded"),
         (["runs", "show", "none"], 1, "there is no run none"),
         (["train", "--data", ""], 2, "expected the name of a data set"),
@@ -253,7 +258,7 @@ def test_the_cache_is_shown_used_and_cleared(call, pictures: Path, tmp_path: Pat
 def test_data_commands(call, pictures: Path):
     (pictures / "red" / "bad.jpg").write_text("text")
     code, out, _ = call("data", "check", str(pictures))
-    assert (code, "red/bad.jpg: not an image" in out) == (0, True)
+    assert (code, "red/bad.jpg (not an image" in out) == (0, True)
     assert call("data", "check", str(pictures), "--strict")[0] == 3
     code, out, _ = call("data", "stats", "digits", "--json")
     assert len(json.loads(out)["classes"]) == 10
@@ -329,3 +334,24 @@ def test_every_command_explains_itself(call):
         code, out, _ = call(*words, "--help")
         assert code == 0
         assert "Usage: mixlab" in out
+
+
+def test_data_check_fails_on_what_it_is_asked_to_and_draws_a_sheet_outside_the_data(call, pictures: Path):
+    assert call("data", "check", str(pictures))[0] == 0
+    shutil.copy(pictures / "blue" / "0.png", pictures / "red" / "0-copy.png")
+    (pictures / "rows.csv").write_text("blue/0.png,a\nblue/1.png,a\nred/1.png,b\nred/0-copy.png,b,test\n")
+    words = ("data", "check", str(pictures), "data.labels_csv=rows.csv")
+    code, out, err = call(*words)
+    assert code == 3
+    assert "leak        1 group of exact copies in two splits (1 train and test, 1 in two classes): blue/0.png" in out
+    assert err.startswith(f"error: {pictures}: 1 group of exact copies in two splits")
+    assert [call(*words, "--fail-on", on)[0] for on in ("near", "unreadable", "never")] == [3, 0, 0]
+    code, out, _ = call(*words, "--json", "--sheet", "sheets/sheet.png", "--resize-mode", "pad", "data.image_size=16")
+    found = json.loads(out)
+    assert found["resize_mode"] == "pad"
+    assert [place["split"] for place in found["findings"][-2]["items"][0]] == ["train", "test"]
+    assert Path("sheets/sheet.png").read_bytes().startswith(b"\x89PNG")
+    before = set(pictures.rglob("*"))
+    code, _, err = call(*words, "--sheet", str(pictures / "blue" / "sheet.png"))
+    assert (code, set(pictures.rglob("*"))) == (2, before)
+    assert "is inside the data set's own folder" in err

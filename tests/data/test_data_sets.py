@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 
 from mixlab.data.catalogue import parse_data
-from mixlab.data.check import check, stats
+from mixlab.data.check import check
 from mixlab.data.downloads import DOWNLOADS, data_home, fetch
 from mixlab.data.images import FileImages, MemoryImages, read_exact
 from mixlab.data.loading import batches, in_memory, in_order
 from mixlab.data.names import expand
+from mixlab.data.stats import stats
 from mixlab.errors import DataError, UsageError
 
 

@@ -26,6 +26,7 @@ EXPERIMENT = {  # flag -> key of the experiment
     "class_weights": "class_weights",
     "balanced": "balanced",
     "ignore_unknown_classes": "data.ignore_unknown_classes",
+    "resize_mode": "data.resize_mode",
 }
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 

@@ -1,9 +1,12 @@
 """`mixlab data`."""
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from mixlab.cli import common
-from mixlab.errors import CheckFailed
+from mixlab.errors import CheckFailed, UsageError
 
 
 @click.group()
@@ -13,37 +16,64 @@ def data() -> None:
 
 @data.command()
 @click.argument("name", metavar="NAME|FOLDER")
+@common.overrides
+@common.recipe
 @common.ignore_unknown_classes
-@click.option("--strict", is_flag=True, help="Exit with 3 where a picture cannot be read.")
+@click.option(
+    "--resize-mode", type=click.Choice(["crop", "pad", "squash"]), help="What the others would cost is said too."
+)
+@click.option("--sheet", metavar="FILE.png", help="Draw some training pictures of each class as the network sees them.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["exact", "near", "unreadable", "never"]),
+    multiple=True,
+    help="Exit with 3 on exact copies in two splits (the default), near ones too, unreadable files; can be repeated.",
+)
+@click.option("--strict", is_flag=True, help="Short for adding --fail-on unreadable.")
 @common.workers
 @common.as_json
 @common.quiet_warnings
-def check(name: str, ignore_unknown_classes: bool | None, strict: bool, workers: int, as_json: bool) -> None:
-    """Decode every picture; name those that cannot be read, and classes that are empty or tiny."""
-    from mixlab.data import check as checks
-    from mixlab.data.catalogue import parse_data
+def check(name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Look at every picture and name what may be wrong, with what to do about it.
 
-    found = checks.check(parse_data(common.data_fields(name, ignore_unknown_classes)), workers)
+    Unreadable and odd files; empty, tiny and uneven classes; exact and near copies, in two splits or two classes;
+    shapes that the resize treats badly. Splits are those of mixlab train with the same KEY=VALUE words, such as seed=1
+    or data.labels_csv=labels.csv.
+    """
+    from mixlab.data import check as checks
+
+    experiment = _experiment(name, overrides, options)
+    sheet = _sheet_place(options["sheet"], experiment.data) if options["sheet"] else None
+    carve = experiment.protocol == "honest"
+    found = checks.check(experiment.data, options["workers"], experiment.seed, carve)
     if as_json:
         common.print_json(found.as_json())
     else:
         click.echo("\n".join(found.lines()))
-    if strict and found.unreadable:
-        raise CheckFailed(f"{len(found.unreadable)} pictures of {name} cannot be read")
+    if sheet is not None:
+        from mixlab.evaluation.contact_sheet import contact_sheet
+
+        contact_sheet(sheet, experiment, experiment.data.load(experiment.seed, carve))
+        click.echo(f"{'sheet':<11} {sheet}", err=as_json)
+    asked = {*(options["fail_on"] or ["exact"]), *(["unreadable"] if options["strict"] else [])}
+    failures = dict.fromkeys(text for each in checks.FAILURES if each in asked for text in found.failures(each))
+    if failures:
+        raise CheckFailed(f"{name}: {'; '.join(failures)}")
 
 
 @data.command()
 @click.argument("name", metavar="NAME|FOLDER")
+@common.overrides
+@common.recipe
 @common.ignore_unknown_classes
 @common.workers
 @common.as_json
 @common.quiet_warnings
-def stats(name: str, ignore_unknown_classes: bool | None, workers: int, as_json: bool) -> None:
+def stats(name: str, overrides: tuple[str, ...], workers: int, as_json: bool, **options: Any) -> None:
     """Count the pictures of each class, and measure mean and standard deviation of the training pictures."""
-    from mixlab.data import check as checks
-    from mixlab.data.catalogue import parse_data
+    from mixlab.data.stats import stats as measure
 
-    found = checks.stats(parse_data(common.data_fields(name, ignore_unknown_classes)), workers)
+    found = measure(_experiment(name, overrides, options).data, workers)
     if as_json:
         return common.print_json(found)
     common.print_table(
@@ -81,3 +111,24 @@ def cache(clear: bool, as_json: bool) -> None:
         common.print_table(["pictures of", "for", "pixels", "size"], rows, right=[3])
     total = caches.size_text(sum(each.bytes for each in found))
     return click.echo(f"{total if found else 'nothing'} in {caches.home()}{', removed' if found and clear else ''}")
+
+
+def _experiment(name: str, overrides: tuple[str, ...], options: dict[str, Any]) -> Any:
+    from mixlab.experiment import compose
+
+    return compose(options["recipe"], common.experiment_values({**options, "data": name}), overrides)
+
+
+def _sheet_place(sheet: str, config: Any) -> Path:
+    """Return where the sheet goes, before the long look at the data.
+
+    Raises:
+        UsageError: for another kind of file, or a place inside the data set's folder, which nothing is written to.
+    """
+    path = Path(sheet)
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--sheet {sheet}: expected a file that ends in .png")
+    folder = getattr(config, "path", "")
+    if folder and path.resolve().is_relative_to(Path(folder).resolve()):
+        raise UsageError(f"--sheet {sheet} is inside the data set's own folder, which stays as it is; choose another")
+    return path

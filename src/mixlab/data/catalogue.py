@@ -47,11 +47,19 @@ class DataSet:
     train: Images
     validation: Images  # empty where nothing was carved
     test: Images
-    notes: tuple[str, ...] = ()  # what the reader should know, such as files that are no images
+    ignored: int = 0  # files that are by their names no images, or of no training class
+    empty_classes: tuple[str, ...] = ()  # folders of training classes without images, which are left out
 
     @property
     def splits(self) -> dict[str, Images]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def notes(self) -> list[str]:
+        """What the reader should know."""
+        empty = f"classes without images are left out: {', '.join(self.empty_classes)}"
+        ignored = f"{self.ignored} files are left out: by their names no images, or of no training class"
+        return [*([empty] if self.empty_classes else []), *([ignored] if self.ignored else [])]
 
     def split(self, name: str) -> Images:
         """Return one split by name.
@@ -159,7 +167,7 @@ class FolderConfig(Config):
         if listing.test:
             return data
         nothing = _files(root, (), spec, 0)
-        return DataSet(data.spec, nothing, nothing, _files(root, listing.train, spec, 0), data.notes)
+        return replace(data, train=nothing, validation=nothing, test=_files(root, listing.train, spec, 0))
 
     def _scan(self) -> tuple[Path, folder.FolderListing, DataSpec]:
         root = place("folder", self.path)
@@ -171,19 +179,24 @@ class FolderConfig(Config):
 
     def load(self, seed: int, carve_validation: bool) -> DataSet:
         root, listing, spec = self._scan()
+        found = self._split(root, listing, spec, seed, carve_validation)
+        return replace(found, ignored=listing.ignored, empty_classes=listing.empty_classes)
+
+    def _split(
+        self, root: Path, listing: folder.FolderListing, spec: DataSpec, seed: int, carve_validation: bool
+    ) -> DataSet:
         canvas = round(spec.image_size * self.canvas_scale)
         train, test = _files(root, listing.train, spec, canvas), _files(root, listing.test, spec, 0)
-        notes = _notes(listing)
         if listing.validation:
             validation = _files(root, listing.validation if carve_validation else (), spec, 0)
-            return DataSet(spec, train, validation, test, notes)
+            return DataSet(spec, train, validation, test)
         if listing.test:
-            return _split(spec, train, test, self, seed, carve_validation, notes)
+            return _split(spec, train, test, self, seed, carve_validation)
         carved, rest = carve(train.labels, [self.test_fraction], randomness.generator(TEST_SEED, "test"))
         test = _select_files(train, carved, 0)
         share = min(self.validation_fraction / (1 - self.test_fraction), 0.5)
         config = self.model_copy(update={"validation_fraction": share})
-        return _split(spec, _select_files(train, rest, canvas), test, config, seed, carve_validation, notes)
+        return _split(spec, _select_files(train, rest, canvas), test, config, seed, carve_validation)
 
 
 DataConfig = Annotated[DigitsConfig | CifarConfig | FolderConfig, Field(discriminator="name")]
@@ -224,15 +237,14 @@ def _split(
     config: DigitsConfig | CifarConfig | FolderConfig,
     seed: int,
     carve_validation: bool,
-    notes: tuple[str, ...] = (),
 ) -> DataSet:
     carved, rest = np.arange(0), np.arange(len(train))
     if carve_validation:
         generator = randomness.generator(seed, "validation")
         carved, rest = carve(train.labels, [config.validation_fraction], generator)
     if isinstance(train, MemoryImages):
-        return DataSet(spec, train.select(rest), train.select(carved), test, notes)
-    return DataSet(spec, _select_files(train, rest, train.canvas_size), _select_files(train, carved, 0), test, notes)
+        return DataSet(spec, train.select(rest), train.select(carved), test)
+    return DataSet(spec, _select_files(train, rest, train.canvas_size), _select_files(train, carved, 0), test)
 
 
 def _files(root: Path, listed: Sequence[tuple[str, int]], spec: DataSpec, canvas_size: int) -> FileImages:
@@ -242,15 +254,6 @@ def _files(root: Path, listed: Sequence[tuple[str, int]], spec: DataSpec, canvas
 
 def _select_files(images: FileImages, indices: np.ndarray, canvas_size: int) -> FileImages:
     return replace(images.select(indices), canvas_size=canvas_size)
-
-
-def _notes(listing: folder.FolderListing) -> tuple[str, ...]:
-    notes = []
-    if listing.empty_classes:
-        notes.append(f"classes without images are left out: {', '.join(listing.empty_classes)}")
-    if listing.ignored:
-        notes.append(f"{listing.ignored} files are left out: by their names no images, or of no training class")
-    return tuple(notes)
 
 
 def _rows(images: Images) -> list[bytes]:

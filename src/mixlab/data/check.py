@@ -1,104 +1,111 @@
-"""Looking at a whole data set: every picture decoded, classes counted, colours measured."""
+"""The data doctor: every picture of a data set is looked at once, and whatever may be wrong is named."""
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import numpy as np
-import torch
+from mixlab.data import findings
+from mixlab.data.catalogue import DataConfig
+from mixlab.data.findings import Finding, Kind
+from mixlab.data.look import Pictures, look
+from mixlab.data.stats import count_classes
+from mixlab.errors import DataError
+from mixlab.spec import DataSpec
 
-from mixlab.data.catalogue import DataConfig, DataSet
-from mixlab.data.decode import decode
-from mixlab.data.images import FileImages, Images
-from mixlab.data.loading import batches, in_order
-from mixlab.errors import UnreadableImage
-
-TINY = 10  # images of a training class below which it is reported
+FailOn = Literal["exact", "near", "unreadable", "never"]
+FAILURES: dict[FailOn, tuple[Kind, ...]] = {
+    "exact": ("leak",),
+    "near": ("leak", "near leak"),
+    "unreadable": ("unreadable",),
+    "never": (),
+}
 
 
 @dataclass(frozen=True)
 class Check:
     """What was found."""
 
+    data: str  # what runs call the data
+    spec: DataSpec
     counts: dict[str, dict[str, int]]  # split -> class -> images
     unreadable: dict[str, str]  # file -> reason
     sizes: tuple[tuple[int, int], tuple[int, int]]  # (width, height) of the smallest and the largest picture
-    notes: tuple[str, ...]
+    turned: int  # pictures that EXIF turns
+    not_square: float  # share of a picture's square that it does not fill, in the mean over all readable pictures
+    stretched: float  # longer side over the shorter, in the mean
+    findings: tuple[Finding, ...]
+
+    def failures(self, fail_on: FailOn) -> list[str]:
+        """Return the findings for which a check is to fail."""
+        return [finding.text for finding in self.findings if finding.kind in FAILURES[fail_on]]
 
     def as_json(self) -> dict[str, Any]:
-        return {"counts": self.counts, "unreadable": self.unreadable, "sizes": self.sizes, "notes": self.notes}
+        return {
+            "data": self.data,
+            "counts": self.counts,
+            "sizes": self.sizes,
+            "turned_by_exif": self.turned,
+            "resize_mode": self.spec.resize_mode,
+            "resize_costs": {"crop_lost": self.not_square, "pad_filled": self.not_square, "squash": self.stretched},
+            "unreadable": self.unreadable,
+            "findings": [finding.as_json() for finding in self.findings],
+        }
 
     def lines(self) -> list[str]:
-        """Return the findings for people."""
-        found = [f"{split:<10}  {sum(counts.values()):,} pictures" for split, counts in self.counts.items()]
-        smallest, largest = self.sizes
-        found.append(f"{'sizes':<10}  {smallest[0]} x {smallest[1]} to {largest[0]} x {largest[1]} pixels")
-        found += [f"{'note':<10}  {note}" for note in self.notes]
-        found += [f"unreadable  {name}: {reason}" for name, reason in self.unreadable.items()]
-        return [*found, f"{len(self.unreadable)} pictures cannot be read"]
+        """Return the report for people."""
+        parts = [f"{sum(of_class.values()):,} {split}" for split, of_class in self.counts.items()]
+        (width, height), (right, bottom) = self.sizes
+        size = f"{width} x {height}" + (f" to {right} x {bottom}" if self.sizes[0] != self.sizes[1] else "")
+        found = [f"{'data':<11} {self.data}: {', '.join(parts)} pictures of {self.spec.num_classes} classes"]
+        found.append(f"{'sizes':<11} {size} pixels, seen as {self.spec.image_size} x {self.spec.image_size}")
+        found += [f"{'resize':<11} {self._costs()}"] if self.stretched > 1 else []
+        found += [f"{'turned':<11} {self.turned:,} by EXIF, and used as displayed"] if self.turned else []
+        if not self.findings:
+            return [*found, f"{'in order':<11} nothing to report"]
+        return [*found, "", *(line for finding in self.findings for line in finding.lines())]
+
+    def _costs(self) -> str:
+        share = f"{self.not_square:.1%}"
+        costs = {
+            "crop": f"crop cuts {share} of the area away",
+            "pad": f"pad leaves {share} of the input empty",
+            "squash": f"squash stretches {self.stretched:.2f} times",
+        }
+        chosen = costs.pop(self.spec.resize_mode)
+        return f"{chosen}, in the mean; {' and '.join(costs.values())}"
 
 
-def check(config: DataConfig, workers: int) -> Check:
-    """Decode every picture of every split.
+def check(config: DataConfig, workers: int, seed: int = 0, carve_validation: bool = True) -> Check:
+    """Decode every picture of every split, as an experiment with this seed splits them.
 
     Raises:
         DataError: where the data set itself cannot be used.
     """
-    data = config.load(seed=0, carve_validation=True)
-    sizes, unreadable = [], {}
-    for images in _splits(data).values():
-        found, bad = _decode_all(images, workers)
-        sizes, unreadable = sizes + found, unreadable | bad
-    by_area = sorted(sizes, key=lambda size: size[0] * size[1]) or [(0, 0)]
-    counts = {name: count_classes(images, data.spec.classes) for name, images in _splits(data).items()}
-    tiny = [
-        f"class {name!r} has only {count} training pictures" for name, count in counts["train"].items() if count < TINY
-    ]
-    return Check(counts, unreadable, (by_area[0], by_area[-1]), (*data.notes, *tiny))
+    data = config.load(seed, carve_validation)
+    splits = {name: images for name, images in data.splits.items() if len(images)}
+    counts = {name: count_classes(images, data.spec.classes) for name, images in splits.items()}
+    pictures = look(splits, data.spec, workers)
+    if len(pictures.readable) == 0:
+        name, reason = pictures.names[0], pictures.unreadable[0]
+        raise DataError(f"not one of {len(pictures.names):,} pictures can be read, such as {name}: {reason}")
+    return Check(
+        config.label,
+        data.spec,
+        counts,
+        {pictures.names[index]: reason for index, reason in pictures.unreadable.items()},
+        _extremes(pictures),
+        len(pictures.odd.get("turned by EXIF", [])),
+        float((1 - 1 / findings.elongation(pictures)).mean()),
+        float(findings.elongation(pictures).mean()),
+        (
+            *findings.files(pictures, data.ignored),
+            *findings.classes(counts, data.empty_classes),
+            *findings.copies(pictures),
+            *findings.shapes(pictures, data.spec.resize_mode),
+        ),
+    )
 
 
-def stats(config: DataConfig, workers: int) -> dict[str, Any]:
-    """Count classes, and measure mean and standard deviation per channel of the readable training pictures."""
-    data = config.load(seed=0, carve_validation=True)
-    train = replace(data.train, canvas_size=data.spec.image_size) if isinstance(data.train, FileImages) else data.train
-    pixels, total, squares = 0, torch.zeros(data.spec.channels).double(), torch.zeros(data.spec.channels).double()
-    for batch in batches(train, in_order(train, 256), workers):
-        values = batch.images.double() / 255
-        pixels += values[:, 0].numel()
-        total += values.sum((0, 2, 3))
-        squares += (values**2).sum((0, 2, 3))
-    mean = total / max(pixels, 1)
-    return {
-        "classes": data.spec.classes,
-        "splits": {name: count_classes(images, data.spec.classes) for name, images in _splits(data).items()},
-        "mean": mean.tolist(),
-        "std": (squares / max(pixels, 1) - mean**2).clamp(min=0).sqrt().tolist(),
-        "unreadable": train.unreadable,
-    }
-
-
-def count_classes(images: Images, classes: tuple[str, ...]) -> dict[str, int]:
-    counts = np.bincount(images.labels, minlength=len(classes))
-    return {name: int(count) for name, count in zip(classes, counts, strict=True)}
-
-
-def _splits(data: DataSet) -> dict[str, Images]:
-    return {name: images for name, images in data.splits.items() if len(images)}
-
-
-def _decode_all(images: Images, workers: int) -> tuple[list[tuple[int, int]], dict[str, str]]:
-    if not isinstance(images, FileImages):
-        height, width = images.images.shape[2:]
-        return [(width, height)], {}
-
-    def look(name: str) -> tuple[int, int] | UnreadableImage:
-        try:
-            height, width, _ = decode(images.root / name).shape
-            return width, height
-        except UnreadableImage as error:
-            return error
-
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        found = dict(zip(images.names, pool.map(look, images.names), strict=True))
-    sizes = {size for size in found.values() if isinstance(size, tuple)}
-    return list(sizes), {name: str(error) for name, error in found.items() if isinstance(error, UnreadableImage)}
+def _extremes(pictures: Pictures) -> tuple[tuple[int, int], tuple[int, int]]:
+    sizes = pictures.sizes[pictures.readable]
+    by_area = sizes[sizes.prod(1).argsort(kind="stable")].tolist()
+    return tuple(by_area[0]), tuple(by_area[-1])

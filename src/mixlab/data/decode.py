@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import os
 import stat
 import struct
@@ -9,17 +10,24 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from mixlab.errors import UnreadableImage, UsageError
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
-)
+SUFFIXES = {  # of each format
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+FORMATS, IMAGE_SUFFIXES = tuple(SUFFIXES), frozenset(itertools.chain.from_iterable(SUFFIXES.values()))
+Oddity = Literal["turned by EXIF", "misnamed", "animated", "16-bit", "CMYK"]
 MAX_PIXELS = 100_000_000
 
 _TURNS = {
@@ -114,6 +122,25 @@ def inspect(source: Path | bytes) -> tuple[int, int]:
     with _opened(source) as image:
         width, height = image.size
         return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
+def oddities(path: Path) -> list[Oddity]:
+    """Return what is unusual about a file, from its header alone; none of it keeps the file from being decoded.
+
+    Raises:
+        UnreadableImage: as `inspect` does.
+    """
+    suffix = path.suffix.lower()
+    with _opened(path) as image:
+        kind = "JPEG" if image.format == "MPO" else image.format  # a JPEG file that holds further pictures
+        found: dict[Oddity, bool] = {
+            "turned by EXIF": _orientation(image) > 1,
+            "misnamed": suffix in IMAGE_SUFFIXES and suffix not in SUFFIXES[str(kind)],
+            "animated": image.format != "MPO" and getattr(image, "is_animated", False),
+            "16-bit": image.mode.startswith(("I", "F")) or ";16" in str(getattr(image, "tile", "")),
+            "CMYK": image.mode == "CMYK",
+        }
+        return [name for name, there in found.items() if there]
 
 
 @contextlib.contextmanager

@@ -59,12 +59,10 @@ def hold(data: DataSet, device: torch.device, options: Options, screen: Screen) 
     screen.say(_sources([train, validation], options.stream))
     if not options.stream:
         train, validation = (in_memory(images, options.workers) for images in (train, validation))
-    return DataSet(
-        data.spec,
-        train.to(device) if isinstance(train, MemoryImages) else train,
-        validation.to(device) if isinstance(validation, MemoryImages) else validation,
-        data.test,
-        data.notes,
+    return replace(
+        data,
+        train=train.to(device) if isinstance(train, MemoryImages) else train,
+        validation=validation.to(device) if isinstance(validation, MemoryImages) else validation,
     )
 
 
