@@ -568,6 +568,9 @@ def test_resumed_optimiser_state_has_the_memory_layout_of_training(tiny: dict, o
     state.restore(checkpoint)
     for parameter, values in state.optimizer.state.items():
         assert values["exp_avg"].stride() == parameter.stride()
+    state.classes = ("a", "b")
+    with pytest.raises(RunError, match="the checkpoint is of the classes blue, red, and the data has a, b"):
+        state.restore(checkpoint)
 
 
 def test_a_worker_that_the_signal_ended_first_is_no_error(

@@ -35,6 +35,7 @@ class TrainState:
     scaler: torch.amp.GradScaler  # of float16 gradients; passes everything through where it is off
     average: nn.Module | None  # moving average of the model, or None
     sums: Tensor  # (3,), of the epoch so far: loss, correct, images
+    classes: tuple[str, ...]  # in the order of the logits
     class_weights: Tensor | None  # (classes,), of the loss; None: all count the same
     step: int = 0  # optimiser steps taken
     epoch: int = 0  # epochs that stand in metrics.jsonl
@@ -75,6 +76,7 @@ class TrainState:
             "epoch": self.epoch,
             "best": best if self.best.epoch else {},
             "scaler": self.scaler.state_dict(),
+            "classes": list(self.classes),
             "frozen": [name for name, parameter in self.model.named_parameters() if id(parameter) not in learned],
         }
         return Checkpoint(self.step, self.tensors(), state)
@@ -83,8 +85,11 @@ class TrainState:
         """Take over everything from a checkpoint.
 
         Raises:
-            RunError: where it belongs to another model.
+            RunError: where it belongs to another model or to other classes.
         """
+        if checkpoint.state["classes"] != list(self.classes):
+            theirs, ours = (", ".join(names) for names in (checkpoint.state["classes"], self.classes))
+            raise RunError(f"the checkpoint is of the classes {theirs}, and the data has {ours}; restore the data")
         try:
             self.model.load_state_dict(_group(checkpoint.tensors, "model"))
             if self.average is not None:
@@ -131,6 +136,7 @@ def state_of(model: nn.Module, experiment: Experiment, data: DataSet, device: to
         scaler=torch.amp.GradScaler(device.type, enabled=experiment.precision == "float16"),
         average=copy.deepcopy(model).eval().requires_grad_(False) if experiment.weight_average else None,
         sums=torch.zeros(3, device=device),
+        classes=data.spec.classes,
         class_weights=None if weights is None else torch.from_numpy(weights).float().to(device),
     )
 
