@@ -224,7 +224,7 @@ def _state(session: Session) -> TrainState:
     sent: Checkpoint = session.ranks.led(lambda: None)  # pyright: ignore[reportAssignmentType]
     model = _model(session)
     freeze(model, sent.state["frozen"])
-    state = state_of(model, session.experiment, session.device)
+    state = state_of(model, session.experiment, session.data, session.device)
     state.restore(sent)
     return state
 
