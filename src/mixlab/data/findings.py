@@ -117,7 +117,7 @@ def _imbalance(train: Mapping[str, int]) -> list[Finding]:
     if ratio <= UNEVEN:
         return []
     text = f"{most} has {ratio:.1f} times the training pictures of {least} ({train[most]:,} and {train[least]:,})"
-    advice = "mixlab train --balanced shows each class equally often, --class-weights weights the loss"
+    advice = "mixlab train --class-weights weights the loss, --balanced shows each class equally often"
     return [Finding("imbalance", text, advice)]
 
 

@@ -1,5 +1,6 @@
 """One look at every picture of a data set: its size, a digest of its pixels, a thumbnail, and what is odd about it."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,9 @@ def _every(images: Images, channels: int, workers: int) -> Iterator[Seen | Unrea
 
 def _open(path: Path, channels: int) -> Seen | UnreadableImage:
     try:
-        return see(decode(path, channels))._replace(odd=tuple(oddities(path)))
+        seen = see(decode(path, channels))
     except UnreadableImage as error:
         return error
+    with contextlib.suppress(UnreadableImage):  # damage behind the first frame, which nobody else would meet
+        return seen._replace(odd=tuple(oddities(path)))
+    return seen
