@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mixlab.data.catalogue import DataSet
 from mixlab.data.images import MemoryImages
 from mixlab.evaluation.inference import as_training_input
 from mixlab.experiment import Experiment, parse_experiment
@@ -28,8 +29,9 @@ def experiment(**fields) -> Experiment:
     return parse_experiment({"model": model, "batch_size": 12, "precision": "float32", **fields})
 
 
-def fresh(chosen: Experiment, spec: DataSpec) -> TrainState:
-    state = state_of(fresh_model(chosen, spec), chosen, CPU)
+def fresh(chosen: Experiment, images: MemoryImages, spec: DataSpec) -> TrainState:
+    data = DataSet(spec, train=images, validation=images, test=images)
+    state = state_of(fresh_model(chosen, spec), chosen, data, CPU)
     state.train_mode()
     return state
 
@@ -52,7 +54,7 @@ def test_a_picture_that_cannot_be_read_changes_no_draw_of_the_others(images: Mem
 def test_running_statistics_are_the_mean_of_what_each_part_makes_of_them(images: MemoryImages, spec: DataSpec):
     chosen, batch = experiment(accumulate=3), images.batch(np.arange(12))
     inputs, _ = as_training_input(chosen, spec, batch, step=0, epoch=0)
-    state = fresh(chosen, spec)
+    state = fresh(chosen, images, spec)
     expected = []
     for part in inputs.split(4):
         model = copy.deepcopy(state.model)
