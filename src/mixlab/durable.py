@@ -82,6 +82,12 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             shutil.rmtree(replaced, ignore_errors=True)
 
 
+def put_in_place(aside: Path, folder: Path) -> None:
+    """Rename a folder of files that are synced already; `folder` does not exist or is empty. Raises OSError."""
+    os.replace(aside, folder)
+    _sync_folder(folder.parent)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, unless it is there.
 

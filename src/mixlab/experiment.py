@@ -202,7 +202,7 @@ def _compose(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[str]
     if recipe:
         return lay(read_recipe(recipe), given)
     data = expand_data(given.get("data", "digits"))
-    return lay(read_recipe(data["name"]), given | {"data": data})
+    return lay(read_recipe("folder" if data["name"] == "shards" else data["name"]), given | {"data": data})
 
 
 def lay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -216,6 +216,8 @@ def lay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
             base[key] = expand(base[key])
         if key in over and (not isinstance(over[key], dict) or "name" in over[key]):
             over[key] = expand(over[key])
+    if {base.get("data", {}).get("name"), over.get("data", {}).get("name")} == {"folder", "shards"}:
+        base["data"] = {**base["data"], "name": over["data"]["name"]}  # the same pictures, packed: their fields stay
     per_architecture = base.pop("for", {})
     architecture = merge(base, over).get("model", {}).get("name", next(iter(models.ARCHITECTURES)))
     return merge(merge(base, _needs_of(architecture, per_architecture)), over)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mixlab.cli import main as cli
+from mixlab.cli.common import size_bytes
 from mixlab.data import downloads
-from mixlab.errors import DataError
+from mixlab.errors import DataError, UsageError
 
 
 def mixlab(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -355,3 +356,32 @@ def test_data_check_fails_on_what_it_is_asked_to_and_draws_a_sheet_outside_the_d
     code, _, err = call(*words, "--sheet", str(pictures / "blue" / "sheet.png"))
     assert (code, set(pictures.rglob("*"))) == (2, before)
     assert "is inside the data set's own folder" in err
+
+
+def test_pack_prints_what_it_wrote_and_names_what_it_left_out(call, pictures: Path):
+    (pictures / "red" / "3.png").write_text("no picture")
+    code, out, err = call("data", "pack", str(pictures), "packed", "--shard-size", "20KB", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["counts"]["train"] == {"blue": 20, "red": 19}
+    assert list(found["left_out"]) == ["red/3.png"]
+    assert err.count("packed   train/") == found["shards"] > 1
+    code, out, _ = call("data", "stats", "packed", "--json")
+    assert sum(sum(counts.values()) for counts in json.loads(out)["splits"].values()) == 39
+    code, _, err = call("data", "pack", str(pictures), "packed")
+    assert (code, "is there already" in err) == (1, True)
+    code, _, err = call("data", "pack", "digits", "other")
+    assert (code, "nothing to pack" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("256MB", 256_000_000), ("1.5 GiB", 3 * 2**29), ("2k", 2000), ("4096", 4096), ("10B", 10)]
+)
+def test_sizes(text: str, size: int):
+    assert size_bytes("--shard-size", text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1MB", "MB", "1XB", "1 M B", "1e6"])
+def test_what_is_no_size(text: str):
+    with pytest.raises(UsageError, match="expected a size such as 256MB"):
+        size_bytes("--shard-size", text)

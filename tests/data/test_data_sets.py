@@ -11,6 +11,7 @@ from mixlab.data.downloads import DOWNLOADS, data_home, fetch
 from mixlab.data.images import FileImages, MemoryImages, read_exact
 from mixlab.data.loading import batches, in_memory, in_order
 from mixlab.data.names import expand
+from mixlab.data.shard_writer import pack
 from mixlab.data.stats import stats
 from mixlab.errors import DataError, UsageError
 
@@ -31,10 +32,13 @@ def cifar_folder(root: Path, name: str) -> Path:
     return root
 
 
-@pytest.fixture(params=["digits", "cifar10", "cifar100", "folder"])
+@pytest.fixture(params=["digits", "cifar10", "cifar100", "folder", "shards"])
 def named(request, tmp_path: Path, pictures: Path) -> dict:
     if request.param == "folder":
         return expand(str(pictures)) | {"image_size": 16}
+    if request.param == "shards":
+        pack(parse_data(str(pictures)), tmp_path / "packed", 2**20, workers=1, say=print)
+        return expand(str(tmp_path / "packed")) | {"image_size": 16}
     if request.param == "digits":
         return expand("digits")
     return expand(request.param) | {"path": str(cifar_folder(tmp_path / "cifar", request.param))}

@@ -151,6 +151,19 @@ def seconds(flag: str, text: str) -> float:
     return found
 
 
+def size_bytes(flag: str, text: str) -> int:
+    """Read a size such as "256MB", "1.5 GiB" or "4096", in bytes.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(i?)B?|B)?", text.strip(), re.IGNORECASE)
+    if found is None or float(found[1]) == 0:
+        raise UsageError(f"{flag} {text}: expected a size such as 256MB or 1GiB")
+    power = " KMGT".index((found[2] or " ").upper())
+    return round(float(found[1]) * (1024 if found[3] else 1000) ** power)
+
+
 def quiet_warnings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Keep warnings of libraries off the screen of people; --debug shows them."""
     import functools

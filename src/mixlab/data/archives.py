@@ -32,7 +32,7 @@ _END_OF_TAR = bytes(512)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 # What the standard library's readers raise on damaged or hostile archives.
-_ARCHIVE_ERRORS = (
+READ_ERRORS = (
     tarfile.TarError,
     zipfile.BadZipFile,
     lzma.LZMAError,
@@ -103,7 +103,7 @@ def extract(archive: Path, folder: Path, max_bytes: int = MAX_BYTES, max_files: 
         try:
             _read_into(writer)
             content.replace(folder)
-        except _ARCHIVE_ERRORS as error:
+        except READ_ERRORS as error:
             reason = str(error) or type(error).__name__
             where = f": {writer.member}" if writer.member else ""
             raise DataError(f"cannot extract {archive}{where}: {reason}") from None
@@ -213,10 +213,22 @@ def _uncompressed(archive: Path, start: bytes) -> Iterator[io.BufferedIOBase]:
 
 
 def _read_tar(writer: _Writer, stream: io.BufferedIOBase) -> None:
+    for tar, member in tar_members(stream):
+        _read_tar_member(writer, tar, member)
+
+
+def tar_members(stream: io.BufferedIOBase) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Yield each member of a tar that is not compressed.
+
+    Raises:
+        TarError, and whatever else is in READ_ERRORS, where it is damaged or cut off, or has something behind its end.
+    """
     bounded = _Bounded(stream)
     with tarfile.open(fileobj=bounded, mode="r:") as tar:
         while member := tar.next():
-            _read_tar_member(writer, tar, member)
+            if member.size < 0:
+                raise tarfile.ReadError("a member of negative size")
+            yield tar, member
             # Else two million of them stay in memory; documented nowhere, but older than Python 3.
             tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
     if bounded.last != _END_OF_TAR:  # tarfile takes damage between members for the end
@@ -231,8 +243,8 @@ def _read_tar_member(writer: _Writer, tar: tarfile.TarFile, member: tarfile.TarI
         return writer.make_folder(path)
     if not member.isreg() or member.issparse():
         raise writer.refuse("neither a regular file nor a folder")
-    if path == writer.folder or member.size < 0:
-        raise writer.refuse("a file without a name or size")
+    if path == writer.folder:
+        raise writer.refuse("a file without a name")
     source = tar.extractfile(member)
     if source is None:
         raise writer.refuse("a file without content")

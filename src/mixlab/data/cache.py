@@ -130,15 +130,7 @@ def _folder(images: FileImages) -> Path:
 
 
 def _identities(images: FileImages) -> list[Identity]:
-    return [_identity(images.root, name) for name in images.names]
-
-
-def _identity(root: Path, name: str) -> Identity:
-    try:
-        status = (root / name).stat()
-    except OSError:
-        return Identity(name, -1, 0, 0)
-    return Identity(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return [images.identity(index) for index in range(len(images))]
 
 
 def _open_packs(folder: Path) -> tuple[Pack, ...]:

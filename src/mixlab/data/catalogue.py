@@ -20,6 +20,8 @@ from mixlab.data import cifar, folder
 from mixlab.data.downloads import IMAGENETTE_CLASSES, place
 from mixlab.data.images import FileImages, Images, MemoryImages
 from mixlab.data.names import expand
+from mixlab.data.shard_places import root_of
+from mixlab.data.shards import list_shards
 from mixlab.data.splits import carve
 from mixlab.errors import DataError, UsageError, did_you_mean
 from mixlab.places import expand_user
@@ -33,8 +35,8 @@ STATISTICS: dict[str, tuple[Statistics, Statistics]] = {
     "digits": ((0.3053,), (0.3764,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "folder": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # of ImageNet
-    "grayscale folder": ((0.449,), (0.226,)),
+    "pictures": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # of ImageNet
+    "grayscale pictures": ((0.449,), (0.226,)),
 }
 TEST_SEED = 0  # of carved test sets, which stay the same for every seed of an experiment
 
@@ -138,17 +140,27 @@ class CifarConfig(Config):
         return _split(_spec(self, found.classes), train, test, self, seed, carve_validation)
 
 
-class FolderConfig(Config):
-    """Image files, in one folder per class, with or without train, validation and test folders, or listed in a CSV."""
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Picture files in the splits that they came in, as evaluation takes them; nothing is carved yet."""
 
-    name: Literal["folder"] = "folder"
+    spec: DataSpec
+    train: FileImages
+    validation: FileImages
+    test: FileImages
+    ignored: int
+    empty_classes: tuple[str, ...]
+
+
+class PicturesConfig(Config):
+    """What folders of picture files and shards of them share; each says in `parts` what lies there."""
+
     path: str = "."
-    labels_csv: str = ""  # file with the columns file, class (and split), instead of folders of classes
     image_size: ImageSize = 64  # side of the network's square input, pixels
     resize_mode: ResizeMode = "crop"  # how an image that is not square becomes square
     canvas_scale: Annotated[float, Field(ge=1)] = 1.0  # training images are stored this much larger than image_size
     validation_fraction: Share = 0.15  # of the training images, or of all where the test images are carved too
-    test_fraction: Share = 0.15  # of all images, where the folder has no second part
+    test_fraction: Share = 0.15  # of all images, where the data has no second part
     rename: dict[str, str] = {}  # name of a class's folder -> name of the class; Imagenette's are known
     ignore_unknown_classes: bool = False  # leave out images of classes that the training images do not have
     grayscale: bool = False
@@ -158,53 +170,89 @@ class FolderConfig(Config):
     @property
     def label(self) -> str:
         """What runs and cards call the data."""
-        return expand_user(self.path).resolve().name
+        return root_of(expand_user(self.path).resolve()).name
+
+    def parts(self) -> Parts:
+        """Return what is there; raises DataError."""
+        raise NotImplementedError
 
     def load_whole(self) -> DataSet:
-        """Load a folder without parts as one test set; one with parts as it is."""
-        root, listing, spec = self._scan()
-        data = self.load(seed=0, carve_validation=False)
-        if listing.test:
-            return data
-        nothing = _files(root, (), spec, 0)
-        return replace(data, train=nothing, validation=nothing, test=_files(root, listing.train, spec, 0))
-
-    def _scan(self) -> tuple[Path, folder.FolderListing, DataSpec]:
-        root = place("folder", self.path)
-        listing = folder.scan(root, self.labels_csv, self.ignore_unknown_classes)
-        known = IMAGENETTE_CLASSES if set(listing.classes) <= set(IMAGENETTE_CLASSES) else {}
-        names = known | self.rename
-        spec = _spec(self, tuple(names.get(name, name) for name in listing.classes), 1 if self.grayscale else 3)
-        return root, listing, spec
+        """Load data without parts as one test set; one with parts as it is."""
+        found = self.parts()
+        if len(found.test):
+            return self._carved(found, seed=0, carve_validation=False)
+        nothing = found.train.select(np.arange(0))
+        return DataSet(found.spec, nothing, nothing, found.train, found.ignored, found.empty_classes)
 
     def load(self, seed: int, carve_validation: bool) -> DataSet:
-        root, listing, spec = self._scan()
-        found = self._split(root, listing, spec, seed, carve_validation)
-        return replace(found, ignored=listing.ignored, empty_classes=listing.empty_classes)
+        return self._carved(self.parts(), seed, carve_validation)
 
-    def _split(
-        self, root: Path, listing: folder.FolderListing, spec: DataSpec, seed: int, carve_validation: bool
-    ) -> DataSet:
-        canvas = round(spec.image_size * self.canvas_scale)
-        train, test = _files(root, listing.train, spec, canvas), _files(root, listing.test, spec, 0)
-        if listing.validation:
-            validation = _files(root, listing.validation if carve_validation else (), spec, 0)
-            return DataSet(spec, train, validation, test)
-        if listing.test:
-            return _split(spec, train, test, self, seed, carve_validation)
+    def _carved(self, found: Parts, seed: int, carve_validation: bool) -> DataSet:
+        data = self._split(found, seed, carve_validation)
+        return replace(data, ignored=found.ignored, empty_classes=found.empty_classes)
+
+    def _split(self, found: Parts, seed: int, carve_validation: bool) -> DataSet:
+        spec, canvas = found.spec, round(found.spec.image_size * self.canvas_scale)
+        train = replace(found.train, canvas_size=canvas)
+        if len(found.validation):
+            validation = found.validation if carve_validation else found.validation.select(np.arange(0))
+            return DataSet(spec, train, validation, found.test)
+        if len(found.test):
+            return _split(spec, train, found.test, self, seed, carve_validation)
         carved, rest = carve(train.labels, [self.test_fraction], randomness.generator(TEST_SEED, "test"))
         test = _select_files(train, carved, 0)
         share = min(self.validation_fraction / (1 - self.test_fraction), 0.5)
         config = self.model_copy(update={"validation_fraction": share})
         return _split(spec, _select_files(train, rest, canvas), test, config, seed, carve_validation)
 
+    def _spec_of(self, classes: Sequence[str]) -> DataSpec:
+        known = IMAGENETTE_CLASSES if set(classes) <= set(IMAGENETTE_CLASSES) else {}
+        names = known | self.rename
+        return _spec(self, tuple(names.get(name, name) for name in classes), 1 if self.grayscale else 3)
 
-DataConfig = Annotated[DigitsConfig | CifarConfig | FolderConfig, Field(discriminator="name")]
+
+class FolderConfig(PicturesConfig):
+    """Image files, in one folder per class, with or without train, validation and test folders, or listed in a CSV."""
+
+    name: Literal["folder"] = "folder"
+    labels_csv: str = ""  # file with the columns file, class (and split), instead of folders of classes
+
+    def listing(self) -> tuple[Path, folder.FolderListing]:
+        """Return the folder and what is in it; raises DataError."""
+        root = place("folder", self.path)
+        return root, folder.scan(root, self.labels_csv, self.ignore_unknown_classes)
+
+    def parts(self) -> Parts:
+        root, listing = self.listing()
+        spec = self._spec_of(listing.classes)
+        train, validation, test = (_files(root, listed, spec) for listed in listing.splits.values())
+        return Parts(spec, train, validation, test, listing.ignored, listing.empty_classes)
+
+
+class ShardsConfig(PicturesConfig):
+    """Picture files in tar shards as WebDataset lays them out: a folder of them, one, or a list like {00..63}.tar."""
+
+    name: Literal["shards"] = "shards"
+
+    def parts(self) -> Parts:
+        home = expand_user(self.path)
+        listing = list_shards(home, self.ignore_unknown_classes)
+        spec, root = self._spec_of(listing.classes), root_of(home)
+        found = {
+            split: FileImages(root, part.names, part.labels, spec, slices=part.slices)
+            for split, part in listing.parts.items()
+        }
+        nothing = found["train"].select(np.arange(0))
+        validation, test = found.get("validation", nothing), found.get("test", nothing)
+        return Parts(spec, found["train"], validation, test, listing.ignored, listing.empty_classes)
+
+
+DataConfig = Annotated[DigitsConfig | CifarConfig | FolderConfig | ShardsConfig, Field(discriminator="name")]
 
 
 def foreign(config: DataConfig) -> DataSet:
     """Load data that nothing was trained on: what would be carved for training and validation is test data too."""
-    if isinstance(config, FolderConfig):
+    if isinstance(config, PicturesConfig):
         return config.load_whole()
     return config.load(seed=0, carve_validation=False)
 
@@ -212,20 +260,27 @@ def foreign(config: DataConfig) -> DataSet:
 def parse_data(data: Any) -> DataConfig:
     """Return the config of a data set's name, a folder's path, or a table; raises DataError or UsageError."""
     fields = expand(data)
-    kinds = {"digits": DigitsConfig, "cifar10": CifarConfig, "cifar100": CifarConfig, "folder": FolderConfig}
+    kinds: dict[str, type[DataConfig]] = {
+        "digits": DigitsConfig,
+        "cifar10": CifarConfig,
+        "cifar100": CifarConfig,
+        "folder": FolderConfig,
+        "shards": ShardsConfig,
+    }
     return kinds[fields["name"]].parse(fields)
 
 
-def _spec(config: DigitsConfig | CifarConfig | FolderConfig, classes: tuple[str, ...], channels: int = 3) -> DataSpec:
-    grayscale = channels == 1 and isinstance(config, FolderConfig)
-    mean, std = STATISTICS["grayscale folder" if grayscale else config.name]
+def _spec(config: DigitsConfig | CifarConfig | PicturesConfig, classes: tuple[str, ...], channels: int = 3) -> DataSpec:
+    pictures = isinstance(config, PicturesConfig)
+    usual = ("grayscale pictures" if channels == 1 else "pictures") if pictures else config.name
+    mean, std = STATISTICS[usual]
     values = {
         "channels": channels,
         "image_size": config.image_size,
         "classes": classes,
         "mean": config.mean or mean,
         "std": config.std or std,
-        "resize_mode": config.resize_mode if isinstance(config, FolderConfig) else "crop",
+        "resize_mode": config.resize_mode if pictures else "crop",
     }
     return DataSpec.parse(values)
 
@@ -234,7 +289,7 @@ def _split(
     spec: DataSpec,
     train: Images,
     test: Images,
-    config: DigitsConfig | CifarConfig | FolderConfig,
+    config: DigitsConfig | CifarConfig | PicturesConfig,
     seed: int,
     carve_validation: bool,
 ) -> DataSet:
@@ -247,9 +302,9 @@ def _split(
     return DataSet(spec, _select_files(train, rest, train.canvas_size), _select_files(train, carved, 0), test)
 
 
-def _files(root: Path, listed: Sequence[tuple[str, int]], spec: DataSpec, canvas_size: int) -> FileImages:
+def _files(root: Path, listed: Sequence[tuple[str, int]], spec: DataSpec) -> FileImages:
     labels = np.array([label for _, label in listed], dtype=np.int64)
-    return FileImages(root, tuple(name for name, _ in listed), labels, spec, canvas_size)
+    return FileImages(root, tuple(name for name, _ in listed), labels, spec)
 
 
 def _select_files(images: FileImages, indices: np.ndarray, canvas_size: int) -> FileImages:
@@ -261,7 +316,6 @@ def _rows(images: Images) -> list[bytes]:
     if isinstance(images, MemoryImages):
         contents = [hashlib.sha256(pixels.tobytes()).hexdigest() for pixels in images.images.cpu().numpy()]
     else:
-        paths = [images.root / name for name in images.names]
-        contents = [path.stat().st_size if path.exists() else -1 for path in paths]
+        contents = [images.identity(index).size for index in range(len(images))]
     lines = zip(images.names, images.labels.tolist(), contents, strict=True)
     return [f"{name}\t{label}\t{content}".encode("utf-8", "surrogateescape") for name, label, content in lines]

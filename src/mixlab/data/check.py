@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mixlab.data import findings
-from mixlab.data.catalogue import DataConfig
+from mixlab.data.catalogue import DataConfig, ShardsConfig
 from mixlab.data.findings import Finding, Kind
 from mixlab.data.look import Pictures, look
+from mixlab.data.shard_index import damaged
 from mixlab.data.stats import count_classes
 from mixlab.errors import DataError
+from mixlab.places import expand_user
 from mixlab.spec import DataSpec
 
 FailOn = Literal["exact", "near", "unreadable", "never"]
@@ -98,6 +100,7 @@ def check(config: DataConfig, workers: int, seed: int = 0, carve_validation: boo
         float(findings.elongation(pictures).mean()),
         (
             *findings.files(pictures, data.ignored),
+            *findings.shards(damaged(expand_user(config.path)) if isinstance(config, ShardsConfig) else {}),
             *findings.classes(counts, data.empty_classes),
             *findings.copies(pictures),
             *findings.shapes(pictures, data.spec.resize_mode),

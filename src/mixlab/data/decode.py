@@ -124,14 +124,14 @@ def inspect(source: Path | bytes) -> tuple[int, int]:
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
-def oddities(path: Path) -> list[Oddity]:
-    """Return what is unusual about a file, from its header alone; none of it keeps the file from being decoded.
+def oddities(source: Path | bytes, name: str) -> list[Oddity]:
+    """Return what is unusual about a file of this name, from its header alone; none of it keeps it from being decoded.
 
     Raises:
         UnreadableImage: as `inspect` does.
     """
-    suffix = path.suffix.lower()
-    with _opened(path) as image:
+    suffix = os.path.splitext(name)[1].lower()
+    with _opened(source) as image:
         kind = "JPEG" if image.format == "MPO" else image.format  # a JPEG file that holds further pictures
         found: dict[Oddity, bool] = {
             "turned by EXIF": _orientation(image) > 1,
@@ -141,6 +141,15 @@ def oddities(path: Path) -> list[Oddity]:
             "CMYK": image.mode == "CMYK",
         }
         return [name for name, there in found.items() if there]
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of an image file; raises UnreadableImage for what `decode` would refuse to open."""
+    with _stream(path) as (stream, _):
+        try:
+            return stream.read()
+        except OSError as error:
+            raise UnreadableImage(_system_reason(error)) from None
 
 
 @contextlib.contextmanager

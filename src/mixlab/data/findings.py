@@ -85,6 +85,13 @@ def files(pictures: Pictures, ignored: int) -> list[Finding]:
     return found
 
 
+def shards(damaged: Mapping[str, str]) -> list[Finding]:
+    """Shards that are not what was packed."""
+    names = tuple(f"{name} ({reason})" for name, reason in damaged.items())
+    text, advice = f"{_count(names, 'shard')} that changed", "copy them again; what they hold may be wrong"
+    return [Finding("unreadable", text, advice, names)] if names else []
+
+
 def classes(counts: Mapping[str, Mapping[str, int]], empty: Sequence[str]) -> list[Finding]:
     """Classes without pictures, with few, and of very different sizes.
 

@@ -28,6 +28,10 @@ class FolderListing:
     ignored: int  # files that are no images, or are in no class
     empty_classes: tuple[str, ...]  # training folders without images
 
+    @property
+    def splits(self) -> dict[Split, Items]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
 
 def scan(root: Path, labels_csv: str = "", ignore_unknown_classes: bool = False) -> FolderListing:
     """List the images below `root`: class folders, split folders of class folders, or the rows of a CSV file.
@@ -49,11 +53,11 @@ def scan(root: Path, labels_csv: str = "", ignore_unknown_classes: bool = False)
     empty = [name for name, files in splits["train"].items() if not files]
     for split, classes in splits.items():
         splits[split] = {name: files for name, files in classes.items() if files}
-    _check_spelling(name for classes in splits.values() for name in classes)
+    check_spelling(name for classes in splits.values() for name in classes)
     _check_training(root, splits["train"], ignored)
     unknown = _unknown(splits)
     if unknown and not ignore_unknown_classes:
-        raise DataError(_explain_unknown(unknown))
+        raise DataError(explain_unknown(unknown))
     classes = tuple(sorted(splits["train"], key=natural_key))
     train, validation, test = (_items(splits.get(split, {}), classes) for split in SPLITS)
     if not test:
@@ -76,7 +80,8 @@ def _check_root(given: Path, root: Path) -> None:
     raise DataError(f"{given} does not exist. Did you mean {given.parent / near[0]} ({folders})?")
 
 
-def _check_spelling(names: Iterable[str]) -> None:
+def check_spelling(names: Iterable[str]) -> None:
+    """Raise DataError for classes that people could not tell apart."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()), name)
@@ -102,7 +107,8 @@ def _unknown(splits: Mapping[Split, Classes]) -> dict[tuple[Split, str], int]:
     }
 
 
-def _explain_unknown(unknown: Mapping[tuple[Split, str], int]) -> str:
+def explain_unknown(unknown: Mapping[tuple[Split, str], int]) -> str:
+    """Say which classes training lacks, and what to do; `unknown` counts images by split and class."""
     (split, name), images = next(iter(unknown.items()))
     more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
     return (

@@ -10,8 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from mixlab.data.decode import decode, open_decoded
-from mixlab.data.pack import PackedPixels
+from mixlab.data.pack import Identity, PackedPixels
 from mixlab.data.resample import resize, square_region
+from mixlab.data.slices import Slices
 from mixlab.errors import UnreadableImage
 from mixlab.spec import DataSpec
 
@@ -76,7 +77,7 @@ class MemoryImages:
 
 @dataclass(frozen=True, eq=False)
 class FileImages:
-    """Image files that are decoded when they are asked for."""
+    """Image files, each its own or inside shards, that are decoded when they are asked for."""
 
     root: Path
     names: tuple[str, ...]  # paths relative to root
@@ -85,6 +86,7 @@ class FileImages:
     canvas_size: int = 0  # side, in pixels, that uint8 images for training are stored at; 0: float32 as evaluated
     unreadable: dict[str, str] = field(default_factory=dict)  # name -> reason, as met so far in this process
     packed: PackedPixels | None = None  # decoded before; None: nothing is
+    slices: Slices | None = None  # where the images lie in shards; None: each is a file of its own
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -119,16 +121,32 @@ class FileImages:
     def select(self, indices: np.ndarray) -> "FileImages":
         """Return the set of only these images, in this order."""
         names = tuple(self.names[index] for index in indices)
-        return FileImages(self.root, names, self.labels[indices], self.spec, self.canvas_size)
+        slices = None if self.slices is None else self.slices.select(indices)
+        return FileImages(self.root, names, self.labels[indices], self.spec, self.canvas_size, slices=slices)
+
+    def source(self, index: int) -> Path | bytes:
+        """Return what an image is decoded from: its file, or its bytes in a shard; raises UnreadableImage."""
+        return self.root / self.names[index] if self.slices is None else self.slices.read(index)
+
+    def identity(self, index: int) -> Identity:
+        """Return what changes when the file of an image does."""
+        name = self.names[index]
+        if self.slices is not None:
+            return self.slices.identity(name, index)
+        try:
+            status = (self.root / name).stat()
+        except OSError:
+            return Identity(name, -1, 0, 0)
+        return Identity(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def _read(self, index: int) -> Tensor:
         pixels = None if self.packed is None else self.packed.read(index)
         if pixels is not None:
             return torch.from_numpy(pixels)
-        path = self.root / self.names[index]
+        source = self.source(index)
         if self.canvas_size:
-            return read_canvas(path, self.spec, self.canvas_size)
-        return read_exact(path, self.spec)
+            return read_canvas(source, self.spec, self.canvas_size)
+        return read_exact(source, self.spec)
 
 
 Images = MemoryImages | FileImages
@@ -149,9 +167,9 @@ def fit(pixels: np.ndarray, spec: DataSpec) -> Tensor:
     return resize(image, spec.image_size, spec.resize_mode, torch.tensor(spec.mean))[0]
 
 
-def read_canvas(path: Path, spec: DataSpec, size: int) -> Tensor:
+def read_canvas(source: Path | bytes, spec: DataSpec, size: int) -> Tensor:
     """Decode one image for training, quickly, to (channels, size, size), uint8."""
-    image = open_decoded(path, spec.channels, draft_size=size)
+    image = open_decoded(source, spec.channels, draft_size=size)
     top, left, height, width = square_region(image.height, image.width, spec.resize_mode)
     if spec.resize_mode == "pad":
         image, top, left = _padded(image, round(height), spec), 0.0, 0.0

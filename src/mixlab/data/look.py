@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -97,17 +96,18 @@ def _every(images: Images, channels: int, workers: int) -> Iterator[Seen | Unrea
         for pixels in images.images.permute(0, 2, 3, 1).contiguous().numpy():
             yield see(pixels)
         return
-    paths = [images.root / name for name in images.names]
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for start in range(0, len(paths), CHUNK):
-            yield from pool.map(lambda path: _open(path, channels), paths[start : start + CHUNK])
+        for start in range(0, len(images), CHUNK):
+            chosen = range(start, min(start + CHUNK, len(images)))
+            yield from pool.map(lambda index: _open(images, index, channels), chosen)
 
 
-def _open(path: Path, channels: int) -> Seen | UnreadableImage:
+def _open(images: FileImages, index: int, channels: int) -> Seen | UnreadableImage:
     try:
-        seen = see(decode(path, channels))
+        source = images.source(index)
+        seen = see(decode(source, channels))
     except UnreadableImage as error:
         return error
     with contextlib.suppress(UnreadableImage):  # damage behind the first frame, which nobody else would meet
-        return seen._replace(odd=tuple(oddities(path)))
+        return seen._replace(odd=tuple(oddities(source, images.names[index])))
     return seen

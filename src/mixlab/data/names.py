@@ -7,6 +7,7 @@ from typing import Any
 
 from mixlab.data import cifar
 from mixlab.data.downloads import DOWNLOADS, data_home
+from mixlab.data.shard_places import is_shards
 from mixlab.errors import DataError, UsageError, did_you_mean
 from mixlab.places import expand_user
 
@@ -14,7 +15,7 @@ NAMES = ("digits", *DOWNLOADS)
 
 
 def expand(data: Any) -> dict[str, Any]:
-    """Spell out a data set: "cifar10", "imagenette160", or the path of a folder; or a table with such a name.
+    """Spell out a data set: "cifar10", "imagenette160", or the path of a folder or shards; or a table with such a name.
 
     Paths become absolute, so that they mean the same from any current folder.
     """
@@ -29,21 +30,25 @@ def expand(data: Any) -> dict[str, Any]:
         sizes = {"imagenette160": 128, "imagenette320": 224, "imagenette": 224}
         home = {"path": str(data_home() / DOWNLOADS[name].folder), "image_size": sizes[name]}
         return _absolute({**home, **fields, "name": "folder"})
-    if name in ("digits", "cifar10", "cifar100", "folder"):
+    if name in ("digits", "cifar10", "cifar100", "folder", "shards"):
         return _absolute({**fields, "name": name})
-    looks_like_path = os.sep in name or name.startswith(("~", ".")) or Path(name).exists()
+    looks_like_path = os.sep in name or name.startswith(("~", ".")) or name.endswith(".tar") or Path(name).exists()
     if not looks_like_path:
         folders = [path.name for path in Path().glob("*") if path.is_dir()]
         known = did_you_mean(name, [*NAMES, *folders]) or f"; known: {', '.join(NAMES)}"
         raise DataError(f"{name!r} is neither a data set nor a folder{known}")
     found = _absolute({**fields, "path": name})
-    return {**found, "name": cifar.kind_of(Path(found["path"])) or "folder"}
+    return {**found, "name": _kind_of(Path(found["path"]))}
+
+
+def _kind_of(path: Path) -> str:
+    return cifar.kind_of(path) or ("shards" if is_shards(path) else "folder")
 
 
 def _absolute(fields: dict[str, Any]) -> dict[str, Any]:
     """Make the path absolute, and that of labels_csv where it is not in the data's folder."""
     found, root = dict(fields), Path()
-    path = fields.get("path", "." if fields["name"] == "folder" else "")
+    path = fields.get("path", "." if fields["name"] in ("folder", "shards") else "")
     labels = fields.get("labels_csv")
     if isinstance(path, str) and path:
         found["path"] = _from_anywhere(path)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mixlab import devices, durable
 from mixlab.config import digest
-from mixlab.data.catalogue import DataConfig, DataSet, FolderConfig, foreign
+from mixlab.data.catalogue import DataConfig, DataSet, PicturesConfig, foreign
 from mixlab.data.images import FileImages, Images
 from mixlab.errors import DataError, did_you_mean
 from mixlab.evaluation import calibration, inference, metrics, pictures
@@ -97,7 +97,7 @@ def evaluate(
     bundle = read_bundle(run)
     spec, chosen = bundle.description.spec, devices.choose_device(device)
     loaded = foreign(data) if data else _unchanged(run.experiment, bundle.description.data_fingerprint)
-    ignore_unknown = isinstance(data, FolderConfig) and data.ignore_unknown_classes
+    ignore_unknown = isinstance(data, PicturesConfig) and data.ignore_unknown_classes
     images, left_out = _as_evaluated(loaded, split, spec, ignore_unknown)
     model = placement.place(bundle.build(), chosen)
     label = split if data is None else f"{split}-{data.label}-{digest(data)}"

@@ -86,7 +86,7 @@ def _lying_at(found: Reproduction, given: Any) -> dict[str, Any]:
     name, fields = expand(found.experiment["data"])["name"], expand(given)
     if fields["name"] == "folder":  # it may be the folder around a data set's own
         return {**fields, "name": name}
-    if fields["name"] != name:
+    if fields["name"] != name and (fields["name"], name) != ("shards", "folder"):
         expected = "a folder of pictures" if name == "folder" else name
         raise UsageError(f"this experiment is on {expected}, not on {fields['name']}; --data is where that lies")
     return fields
