@@ -28,8 +28,7 @@ weight_average = 0.95
 precision = "{precision}"
 seed = {seed}
 [data]
-name = "folder"
-path = "{pictures}"
+name = "{pictures}"
 image_size = 24
 canvas_scale = 1.25
 [model]
@@ -93,18 +92,28 @@ def kill_at(words: list[str], moment: float) -> bool:
 
 def case(number: int, root: Path) -> str:
     """Train once uninterrupted, once killed twice, and compare."""
-    dice, recipe = random.Random(number), root / "recipe.toml"
     draw_pictures(root / "pictures")
+    recipe = write_recipe(root / "recipe.toml", number, root / "pictures")
+    return compare(number, root, recipe, recipe)
+
+
+def write_recipe(path: Path, number: int, pictures: Path) -> Path:
+    """Write the recipe of a case, on a folder of pictures or shards."""
     precision = ("float32", "bfloat16")[number % 2]
-    recipe.write_text(RECIPE.format(precision=precision, seed=number, pictures=root / "pictures"))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    path.write_text(RECIPE.format(precision=precision, seed=number, pictures=pictures))
+    return path
+
+
+def compare(number: int, root: Path, whole: Path, broken: Path) -> str:
+    """Train one recipe uninterrupted and another, which must give the same, with two kills."""
+    dice, environment = random.Random(number), {**os.environ, "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
-    subprocess.run(command(recipe, root / "whole", workers=0), check=True, env=environment)
+    subprocess.run(command(whole, root / "whole", workers=0), check=True, env=environment)
     length = time.monotonic() - started
     kills = 0
     for _ in range(2):
-        kills += kill_at(command(recipe, root / "broken", dice.randrange(4)), dice.uniform(0.15, 0.8) * length)
-    subprocess.run(command(recipe, root / "broken", dice.randrange(4)), check=True, env=environment)
+        kills += kill_at(command(broken, root / "broken", dice.randrange(4)), dice.uniform(0.15, 0.8) * length)
+    subprocess.run(command(broken, root / "broken", dice.randrange(4)), check=True, env=environment)
     same = fingerprint(root / "whole" / "run") == fingerprint(root / "broken" / "run")
     return "" if same else f"the run differs after {kills} kills"
 
