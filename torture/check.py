@@ -48,6 +48,15 @@ def run(check: Check, number: int) -> Outcome:
     return Outcome(number, problem, round(time.monotonic() - started, 2), when)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return {relative path: bytes} of every regular file below a folder, and of every other entry its kind."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        is_file = path.is_file() and not path.is_symlink()
+        found[str(path.relative_to(folder))] = path.read_bytes() if is_file else f"{path.lstat().st_mode:o}".encode()
+    return found
+
+
 def run_missing(check: Check, cases: int) -> Iterator[Outcome]:
     """Run the first cases that have no result for today's sources, keeping each result as it comes."""
     known = {outcome.number for outcome in outcomes(check)}
