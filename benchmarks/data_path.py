@@ -75,7 +75,7 @@ def one_epoch(experiment: Experiment, data: DataSet, device: torch.device, worke
     """Return the images a second that a training of one epoch writes down."""
     with tempfile.TemporaryDirectory() as place, Screen(None, quiet=True) as screen:
         run = open_run(Request(experiment=experiment), "run", Path(place), new=False)
-        session = Session(run, experiment, Options(workers=workers), data, "", device, screen, StopSignals())
+        session = Session(run, experiment, Options(workers=workers), data, device, screen, StopSignals())
         train_to_end(session, state_of(fresh_model(experiment, data.spec), experiment, data, device))
         return run.timings()[0]["images_per_second"]
 

@@ -129,7 +129,7 @@ HOSTILE = {
     "tar: too deep": (tar_of((member("a/" * 3000 + "x"), b"")), "nested deeper"),
     "tar: claims more than it has": (tar_of((member("a", size=900), b""))[:700], "unexpected end of data"),
     "tar: a long header": (gzip.compress(pax_of(10**9)), "a header of 1000000000 bytes"),
-    "tar: negative size": (negative_size(), "a file without a name or size"),
+    "tar: negative size": (negative_size(), "a member of negative size"),
     "tar: damaged between members": (
         tar_of((member("a"), b"1"), (member("b"), b"2")).replace(b"b\0", b"c\0"),
         "a: damaged or cut off after this member",

@@ -22,6 +22,7 @@ from mixlab.places import expand_user
 from mixlab.reporting.report import write_run_report
 from mixlab.run import bundle
 from mixlab.run.folder import Run, find_run
+from mixlab.run.table import one_line
 from mixlab.training import train as training
 from mixlab.training.lr_range import RangeTest, Sweep
 from mixlab.training.session import Options
@@ -172,7 +173,7 @@ def compare(
     read = ComparisonFile.parse((read_file(Path(file)) if file else ComparisonFile()).model_dump() | laid)
     fields = {SHORT.get(key, key): value for key, value in values.items()} | ({"data": data} if data else {})
     request = compose_request(read, models, list((vary or {}).items()), fields, ())
-    say = (lambda line: None) if options.quiet else (lambda line: print(line, file=sys.stderr))
+    say = (lambda line: None) if options.quiet else (lambda line: print(one_line(line), file=sys.stderr))
     return comparing.compare(request, options, jobs, say)
 
 

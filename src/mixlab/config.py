@@ -7,12 +7,17 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from mixlab.errors import UsageError, did_you_mean
+from mixlab.errors import UsageError, did_you_mean, shortened, shown
+
+# Far above any use, and low enough that a file from elsewhere cannot ask for all memory or time.
+Width = Annotated[int, Field(ge=1, le=65_536)]
+WidthOrNone = Annotated[int, Field(ge=0, le=65_536)]  # 0: as the field says
+Depth = Annotated[int, Field(ge=1, le=256)]
 
 
 class Config(BaseModel):
@@ -43,7 +48,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read recipe {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from None
 
 
@@ -58,8 +63,8 @@ def parse_override(word: str) -> tuple[list[str], Any]:
     if not equals or not all(path):
         raise UsageError(f"cannot read {word!r}: expected key=value, such as epochs=10 or model.kernel_size=9")
     try:
-        return path, tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return path, tomllib.loads(f"value = {text}")["value"] if "\n" not in text else text.strip()
+    except (ValueError, RecursionError):
         return path, text.strip()
 
 
@@ -116,7 +121,7 @@ def digest(config: Config) -> str:
 
 def _explain(cls: type[BaseModel], values: Mapping[str, Any], detail: ErrorDetails) -> str:
     keys = _given_keys(values, detail["loc"])
-    key, value = ".".join(keys), detail["input"]
+    key, value = shortened(".".join(keys)), detail["input"]
     if detail["type"] == "extra_forbidden":
         known = _known_keys(cls, detail["loc"][:-1])
         return f"unknown key {key}{did_you_mean(keys[-1], known) or '; known keys: ' + ', '.join(sorted(known))}"
@@ -125,12 +130,12 @@ def _explain(cls: type[BaseModel], values: Mapping[str, Any], detail: ErrorDetai
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         tags = [tag.strip("' ") for tag in detail.get("ctx", {}).get("expected_tags", "").split(",") if tag.strip()]
         name = value.get("name", "") if isinstance(value, Mapping) else value
-        return f"unknown {key} {name!r}{did_you_mean(str(name), tags) or '; known: ' + ', '.join(tags)}"
+        return f"unknown {key} {shown(name)}{did_you_mean(str(name), tags) or '; known: ' + ', '.join(tags)}"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if detail["type"] == "value_error" and isinstance(value, Mapping):  # of a table as a whole: it need not be shown
         table = ".".join(key for key in keys if key != value.get("name"))
         return f"{table}: {message}" if table else message
-    return f"{key}={value!r}: {message}" if key else message
+    return f"{key}={shown(value)}: {message}" if key else message
 
 
 def _given_keys(values: Any, location: Iterable[str | int]) -> list[str]:

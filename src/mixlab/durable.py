@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -88,6 +89,30 @@ def put_in_place(aside: Path, folder: Path) -> None:
     _sync_folder(folder.parent)
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a regular file: a pipe or a device might never end.
+
+    Raises:
+        OSError: where it is none, or cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return path.read_bytes()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON says; raises ValueError where it is none, or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file says; raises OSError as `read_bytes` and ValueError as `parse_json`."""
+    return parse_json(read_bytes(path))
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, unless it is there.
 
@@ -141,10 +166,12 @@ def remove_partials(folder: Path) -> None:
 def _manifest(folder: Path) -> dict[str, str]:
     """Return {file: SHA-256}, or nothing where there is no readable manifest."""
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = read_json(folder / MANIFEST)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and all(isinstance(name, str) for name in found.values()) else {}
+    if not isinstance(found, dict) or not all(isinstance(digest, str) for digest in found.values()):
+        return {}
+    return found if all(Path(name).name == name for name in found) else {}  # no file outside the folder
 
 
 def _ends_a_line(file: IO[bytes]) -> bool:

@@ -45,6 +45,16 @@ class Interrupted(MixlabError):
     exit_code = 130
 
 
+def shown(value: object) -> str:
+    """Return a wrong value for a message."""
+    return shortened(repr(value))
+
+
+def shortened(text: str, longest: int = 200) -> str:
+    """Return text of at most so many characters and three dots."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" with the nearest of `known`, or "" where nothing is near."""
     lowered = {name.lower(): name for name in known}

@@ -1,7 +1,9 @@
 """The experiment: one frozen tree of everything that decides a result."""
 
+import contextlib
+import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,7 +14,6 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     model_validator,
 )
@@ -23,7 +24,7 @@ from mixlab.data.augmentation_config import AugmentationConfig
 from mixlab.data.balance import balanced_order
 from mixlab.data.catalogue import DataConfig, DigitsConfig
 from mixlab.data.names import expand as expand_data
-from mixlab.errors import UsageError, did_you_mean
+from mixlab.errors import UsageError, did_you_mean, shown
 from mixlab.models import catalogue as models
 from mixlab.models.catalogue import ModelConfig
 from mixlab.models.convmixer import ConvMixerConfig
@@ -33,6 +34,7 @@ from mixlab.optim.schedules import OneCycleConfig, ScheduleConfig, learning_rate
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 UpToAll = Annotated[float, Field(ge=0, le=1)]
+Epochs = Annotated[float, Field(gt=0, le=1e6)]
 Recipe = Path | str | Mapping[str, Any]
 
 
@@ -50,8 +52,10 @@ class Experiment(Config):
     """Device, workers and progress bar are no part of it: they do not decide the result."""
 
     seed: NonNegativeInt = 0
-    epochs: PositiveFloat = 10  # passes over the training images; the last may be a part of one
-    schedule_epochs: NonNegativeFloat = 0  # length that the schedule is planned for, in epochs; 0: epochs
+    epochs: Epochs = 10  # passes over the training images; the last may be a part of one
+    schedule_epochs: Annotated[float, Field(ge=0, le=1e6)] = (
+        0  # length that the schedule is planned for, in epochs; 0: epochs
+    )
     batch_size: PositiveInt = 128  # images of one optimiser step
     accumulate: PositiveInt = 1  # parts that a batch is computed in; BatchNorm sees one part
     sync_batchnorm: bool = False  # BatchNorm sees what all ranks compute at once; costs the fused kernels of ConvMixer
@@ -163,7 +167,8 @@ def compose(recipe: Path | str | Mapping[str, Any], values: Mapping[str, Any], o
     Raises:
         UsageError, DataError: as `parse_experiment`.
     """
-    return parse_experiment(_compose(recipe, values, overrides))
+    with _naming(recipe):
+        return parse_experiment(_compose(recipe, values, overrides))
 
 
 def compose_auto(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[str]) -> tuple[Experiment, bool]:
@@ -171,12 +176,24 @@ def compose_auto(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[
 
     The experiment has the optimiser's default then, so that it does not depend on a number that nobody uses.
     """
-    laid = _compose(recipe, values, overrides)
-    optimizer = laid.get("optimizer")
-    if not isinstance(optimizer, dict) or optimizer.get("learning_rate") != "auto":
-        return parse_experiment(laid), False
-    kept = {key: value for key, value in optimizer.items() if key != "learning_rate"}
-    return parse_experiment(laid | {"optimizer": kept}), True
+    with _naming(recipe):
+        laid = _compose(recipe, values, overrides)
+        optimizer = laid.get("optimizer")
+        if not isinstance(optimizer, dict) or optimizer.get("learning_rate") != "auto":
+            return parse_experiment(laid), False
+        kept = {key: value for key, value in optimizer.items() if key != "learning_rate"}
+        return parse_experiment(laid | {"optimizer": kept}), True
+
+
+@contextlib.contextmanager
+def _naming(recipe: Recipe) -> Iterator[None]:
+    """Name the file that a wrong value may stand in."""
+    try:
+        yield
+    except UsageError as error:
+        if isinstance(recipe, Mapping) or not recipe or str(recipe) in str(error):
+            raise
+        raise UsageError(f"{error} (recipe {recipe})") from None
 
 
 def read_recipe(recipe: Path | str) -> dict[str, Any]:
@@ -186,7 +203,7 @@ def read_recipe(recipe: Path | str) -> dict[str, Any]:
         UsageError: where there is no such file.
     """
     built_in = resources.files("mixlab") / "recipes" / f"{recipe}.toml"
-    if Path(recipe).suffix != ".toml" and built_in.is_file():
+    if Path(recipe).suffix != ".toml" and os.path.isfile(str(built_in)):
         return tomllib.loads(built_in.read_text(encoding="utf-8"))
     return read_toml(Path(recipe))
 
@@ -219,6 +236,12 @@ def lay(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     if {base.get("data", {}).get("name"), over.get("data", {}).get("name")} == {"folder", "shards"}:
         base["data"] = {**base["data"], "name": over["data"]["name"]}  # the same pictures, packed: their fields stay
     per_architecture = base.pop("for", {})
+    if not isinstance(per_architecture, Mapping) or not all(
+        isinstance(each, Mapping) for each in per_architecture.values()
+    ):
+        raise UsageError(
+            f"for={shown(per_architecture)}: expected a table for each architecture, such as [for.convmixer]"
+        )
     architecture = merge(base, over).get("model", {}).get("name", next(iter(models.ARCHITECTURES)))
     return merge(merge(base, _needs_of(architecture, per_architecture)), over)
 

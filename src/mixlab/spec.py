@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from mixlab.config import Config
 
@@ -13,7 +13,7 @@ class DataSpec(Config):
     """All that a model, an export or a server needs to know of the data it was trained on."""
 
     channels: Literal[1, 3] = 3
-    image_size: PositiveInt  # side of the square input, pixels
+    image_size: Annotated[int, Field(ge=1, le=4096)]  # side of the square input, pixels
     classes: Annotated[tuple[str, ...], Field(min_length=1)]  # names, in the order of the logits
     mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
     std: tuple[float, ...]  # per channel, of pixels in [0, 1]

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from mixlab import devices
 from mixlab.api import evaluate
@@ -276,16 +275,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tiny: dict, 
     checkpoint, _ = load_newest(run)
     assert checkpoint is None or all(tensor.isfinite().all() for tensor in checkpoint.tensors.values())
     assert not run.is_finished
-
-
-def test_changed_data_is_reported_before_going_on(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch):
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(Interrupted):
-            train(parse_experiment(tiny), options)
-    Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(Path(tiny["data"]["name"]) / "blue" / "new.png")
-    with pytest.raises(DataError, match=r"the data changed since .* began \(1 new, such as blue/new.png\)"):
-        train(parse_experiment(tiny), options)
 
 
 def test_unreadable_files_are_skipped_and_named_or_stop_a_strict_run(tiny: dict, options: Options):

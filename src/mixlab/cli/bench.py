@@ -63,14 +63,14 @@ def _show(found: Any, folder: Path) -> None:
     from mixlab.kernels import library
 
     work, machine = found.work, found.machine
-    click.echo(
+    common.echo(
         f"{work.model}: {work.parameters:,} parameters, {work.macs / 1e6:,.0f} M MACs, {work.image_size} px, "
         f"batch {work.batch_size}"
     )
-    click.echo(f"{machine['machine']}, {work.device}, {machine['threads']} threads, torch {machine['torch']}")
-    click.echo(f"kernels  {library.describe(machine['device'].partition(':')[0])}")
+    common.echo(f"{machine['machine']}, {work.device}, {machine['threads']} threads, torch {machine['torch']}")
+    common.echo(f"kernels  {library.describe(machine['device'].partition(':')[0])}")
     reached = ", ".join(f"{name} {flops / 1e9:,.0f} GFLOP/s" for name, flops in found.ceilings.matmul.items())
-    click.echo(f"limits   matrix product {reached}; copy {found.ceilings.copy / 1e9:,.0f} GB/s")
+    common.echo(f"limits   matrix product {reached}; copy {found.ceilings.copy / 1e9:,.0f} GB/s")
     for kind, results in found.results.items():
         first = results[0].images_per_second if results else 0.0
         rows = [
@@ -86,15 +86,15 @@ def _show(found: Any, folder: Path) -> None:
             for each in results
         ]
         kept = ["MiB kept an image"] if kind == "training" else []
-        click.echo()
+        common.echo()
         common.print_table(
             [kind, "img/s", "rounds", "over the first", "of the limit", "difference", *kept], rows, right=range(1, 7)
         )
         for each in found.failed[kind]:
-            click.echo(f"not measured: {each.name}: {each.reason}")
+            common.echo(f"not measured: {each.name}: {each.reason}")
         if found.speedup(kind):
-            click.echo(f"mixlab's fastest is {found.speedup(kind):.2f} times as fast as the fastest of the others")
-    click.echo(f"\nroofline  {folder / 'roofline.png'}")
+            common.echo(f"mixlab's fastest is {found.speedup(kind):.2f} times as fast as the fastest of the others")
+    common.echo("", f"roofline  {folder / 'roofline.png'}")
 
 
 def _speed(images_per_second: float) -> str:

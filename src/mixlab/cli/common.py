@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mixlab.errors import UsageError
-from mixlab.run.table import columns
+from mixlab.run.table import columns, one_line
 
 EXPERIMENT = {  # flag -> key of the experiment
     "data": "data",
@@ -129,13 +129,18 @@ def fetch_missing(configs: Iterable[Any]) -> None:
         downloads.fetch_missing(config.name, getattr(config, "path", ""))
 
 
+def echo(*lines: Any, err: bool = False) -> None:
+    """Print lines, each on one, with the control characters that names of files and classes may hold spelt out."""
+    click.echo("\n".join(one_line(str(line)) for line in lines), err=err)
+
+
 def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
     """Print plain columns; those in `right` are aligned to the right."""
-    click.echo(columns(headers, rows, right))
+    echo(*columns(headers, rows, right).split("\n"))
 
 
 def seconds(flag: str, text: str) -> float:

@@ -50,14 +50,14 @@ def compare(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     request = _request(overrides, options)
     out = Path(options["out"])
     chosen = Options(device=options["device"], workers=options["workers"], out=out, cache=options["cache"])
-    say = (lambda line: None) if options["quiet"] else (lambda line: click.echo(line, err=True))
+    say = (lambda line: None) if options["quiet"] else (lambda line: common.echo(line, err=True))
     found = comparing.compare(request, chosen, options["jobs"], say)
     report = found.report()
     if as_json:
         common.print_json({**found.leaderboard.model_dump(mode="json"), "report": str(report)})
     else:
-        click.echo(found.leaderboard)
-        click.echo(f"report   {report}")
+        common.echo(*str(found.leaderboard).splitlines())
+        common.echo(f"report   {report}")
     failed = [row.name for row in found.leaderboard.rows if row.failures]
     if failed:
         raise MixlabError(f"some runs failed: {', '.join(failed)}; the report names the reasons")

@@ -49,12 +49,12 @@ def check(name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) 
     if as_json:
         common.print_json(found.as_json())
     else:
-        click.echo("\n".join(found.lines()))
+        common.echo(*found.lines())
     if sheet is not None:
         from mixlab.evaluation.contact_sheet import contact_sheet
 
         contact_sheet(sheet, experiment, experiment.data.load(experiment.seed, carve))
-        click.echo(f"{'sheet':<11} {sheet}", err=as_json)
+        common.echo(f"{'sheet':<11} {sheet}", err=as_json)
     asked = {*(options["fail_on"] or ["exact"]), *(["unreadable"] if options["strict"] else [])}
     failures = dict.fromkeys(text for each in checks.FAILURES if each in asked for text in found.failures(each))
     if failures:
@@ -81,8 +81,8 @@ def stats(name: str, overrides: tuple[str, ...], workers: int, as_json: bool, **
         [[label, *(counts[label] for counts in found["splits"].values())] for label in found["classes"]],
         right=[1, 2, 3],
     )
-    click.echo(f"mean {', '.join(f'{value:.4f}' for value in found['mean'])}  (per channel, of pixels in [0, 1])")
-    return click.echo(f"std  {', '.join(f'{value:.4f}' for value in found['std'])}")
+    common.echo(f"mean {', '.join(f'{value:.4f}' for value in found['mean'])}  (per channel, of pixels in [0, 1])")
+    return common.echo(f"std  {', '.join(f'{value:.4f}' for value in found['std'])}")
 
 
 @data.command()
@@ -118,7 +118,7 @@ def download(name: str) -> None:
     """Fetch a known data set into the data home (MIXLAB_DATA, or mixlab in your cache folder)."""
     from mixlab.data.downloads import fetch
 
-    click.echo(fetch(name))
+    common.echo(fetch(name))
 
 
 @data.command()
@@ -137,7 +137,7 @@ def cache(clear: bool, as_json: bool) -> None:
     if found:
         common.print_table(["pictures of", "for", "pixels", "size"], rows, right=[3])
     total = caches.size_text(sum(each.bytes for each in found))
-    return click.echo(f"{total if found else 'nothing'} in {caches.home()}{', removed' if found and clear else ''}")
+    return common.echo(f"{total if found else 'nothing'} in {caches.home()}{', removed' if found and clear else ''}")
 
 
 def _experiment(name: str, overrides: tuple[str, ...], options: dict[str, Any]) -> Any:

@@ -51,11 +51,11 @@ def _print(found: Any) -> None:
     from mixlab.evaluation.leaderboard import counted
 
     measured = found.metrics
-    click.echo(f"{found.split}: {measured.images:,} pictures, read {_times(found.readings)} for this run")
+    common.echo(f"{found.split}: {measured.images:,} pictures, read {_times(found.readings)} for this run")
     for name, reason in found.unreadable.items():
-        click.echo(f"skipped  {name}: {reason}", err=True)
+        common.echo(f"skipped  {name}: {reason}", err=True)
     for name, images in found.left_out.items():
-        click.echo(f"left out {counted(images, 'picture')} of {name}, which the model does not know", err=True)
+        common.echo(f"left out {counted(images, 'picture')} of {name}, which the model does not know", err=True)
     rows = [
         ["top-1 accuracy", *_percent(measured.top1)],
         ["top-5 accuracy", *_percent(measured.top5)],
@@ -68,8 +68,8 @@ def _print(found: Any) -> None:
         (row for row in measured.per_class if row.recall and row.recall.value < 1), key=lambda row: row.recall.value
     )
     if worst:
-        click.echo("weakest classes: " + ", ".join(f"{row.name} {row.recall.value:.1%}" for row in worst[:3]))
-    click.echo(f"written  {found.folder} (metrics.json, predictions.csv, pictures)")
+        common.echo("weakest classes: " + ", ".join(f"{row.name} {row.recall.value:.1%}" for row in worst[:3]))
+    common.echo(f"written  {found.folder} (metrics.json, predictions.csv, pictures)")
 
 
 def _times(count: int) -> str:

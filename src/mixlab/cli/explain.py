@@ -40,9 +40,9 @@ def explain(run: str, pictures: tuple[str, ...], out: str, device: str, as_json:
 def _print(found: Any) -> None:
     width = max(map(len, [*found.files, *found.skipped]))
     for name, shows in found.files.items():
-        click.echo(f"{name:<{width}}  {shows}")
+        common.echo(f"{name:<{width}}  {shows}")
     for name, reason in found.skipped.items():
-        click.echo(f"{name:<{width}}  not drawn: {reason}")
+        common.echo(f"{name:<{width}}  not drawn: {reason}")
     for picture, reason in found.unreadable.items():
-        click.echo(f"{picture} cannot be read: {reason}", err=True)
-    click.echo(f"written  {found.folder} ({len(found.files)} pictures, explain.json)")
+        common.echo(f"{picture} cannot be read: {reason}", err=True)
+    common.echo(f"written  {found.folder} ({len(found.files)} pictures, explain.json)")

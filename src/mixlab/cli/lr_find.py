@@ -56,10 +56,10 @@ def _show(found: Any, picture: Path) -> None:
     places = sorted({round(place * (count - 1) / (SHOWN - 1)) for place in range(SHOWN)})
     rows = [[f"{found.rates[at]:.3g}", f"{found.losses[at]:.4f}", f"{found.raw_losses[at]:.4f}"] for at in places]
     common.print_table(["learning rate", "smoothed loss", "loss"], rows, right=[0, 1, 2])
-    click.echo()
+    common.echo()
     if found.steepest is not None:
-        click.echo(f"steepest fall  {found.steepest:g}  (the one that mixlab train --lr auto reads)")
-        click.echo(f"minimum / 10   {found.minimum_tenth:g}")
+        common.echo(f"steepest fall  {found.steepest:g}  (the one that mixlab train --lr auto reads)")
+        common.echo(f"minimum / 10   {found.minimum_tenth:g}")
     if found.note:
-        click.echo(f"note           {found.note}")
-    click.echo(f"picture        {picture}")
+        common.echo(f"note           {found.note}")
+    common.echo(f"picture        {picture}")

@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from mixlab.cli import launch
+from mixlab.cli import common, launch
 from mixlab.cli.bench import bench
 from mixlab.cli.compare import compare
 from mixlab.cli.data import data
@@ -74,7 +74,7 @@ def main() -> None:
     try:
         code = mixlab.main(prog_name="mixlab", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        common.echo(*error.format_message().splitlines())
         code = 2
     except click.ClickException as error:
         code = _complain(_one_line(error), error.exit_code)
@@ -105,7 +105,7 @@ def _one_line(error: click.ClickException) -> str:
 
 def _complain(message: str, code: int) -> int:
     if launch.leads():
-        click.echo(f"error: {message}", err=True)
+        common.echo(f"error: {message}", err=True)
     elif code != 130:  # by a signal all ranks end, and one says so
-        click.echo(f"error in rank {os.environ['RANK']}: {message}", err=True)
+        common.echo(f"error in rank {os.environ['RANK']}: {message}", err=True)
     return code

@@ -10,6 +10,7 @@ import click
 
 from mixlab.cli import common
 from mixlab.errors import UsageError
+from mixlab.run.table import as_cell, one_line
 
 
 @click.command(short_help="Classify pictures.")
@@ -61,7 +62,7 @@ def find_pictures(arguments: Iterable[str]) -> tuple[list[tuple[str, Path | byte
     if wrong and not found:
         raise UsageError("; ".join(wrong))
     for reason in wrong:
-        click.echo(f"skipped  {reason}", err=True)
+        common.echo(f"skipped  {reason}", err=True)
     return found, wrong
 
 
@@ -108,11 +109,11 @@ def _row(name: str, answer: Any, top: int) -> dict[str, Any]:
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    width = max(len(row["file"]) for row in rows)
+    width = max(len(one_line(row["file"])) for row in rows)
     for row in rows:
         shown = [f"{found['class']} {found['probability']:.1%}" for found in row.get("top", [])]
         text = "   ".join(shown) or f"cannot be read: {row['error']}"
-        click.echo(f"{row['file']:<{width}}  {text}")
+        common.echo(f"{one_line(row['file']):<{width}}  {text}")
 
 
 def _print_csv(rows: list[dict[str, Any]], top: int) -> None:
@@ -120,5 +121,7 @@ def _print_csv(rows: list[dict[str, Any]], top: int) -> None:
     places = range(1, top + 1)
     writer.writerow(["file", *(f"{name}_{place}" for place in places for name in ("class", "probability")), "error"])
     for row in rows:
-        cells = [cell for found in row.get("top", []) for cell in (found["class"], f"{found['probability']:.6f}")]
-        writer.writerow([row["file"], *cells, *[""] * (2 * top - len(cells)), row.get("error", "")])
+        shown = [(found["class"], f"{found['probability']:.6f}") for found in row.get("top", [])]
+        cells = [cell for pair in shown for cell in pair]
+        texts = [row["file"], *cells, *[""] * (2 * top - len(cells)), row.get("error", "")]
+        writer.writerow([as_cell(one_line(text)) for text in texts])

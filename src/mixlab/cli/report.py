@@ -16,4 +16,4 @@ def report(place: str, to: str, out: str) -> None:
     """Write one HTML file that opens offline: leaderboard, curves, differences, classes, calibration, pictures."""
     from mixlab import api
 
-    click.echo(api.report(place, to or None, Path(out)))
+    common.echo(api.report(place, to or None, Path(out)))

@@ -51,16 +51,16 @@ def reproduce(name: str, overrides: tuple[str, ...], as_json: bool, **options: A
     if options["dry_run"]:
         return _plan(found, comparing.costs(request), as_json)
     chosen = Options(device=options["device"], workers=options["workers"], out=Path(options["out"]))
-    done = comparing.compare(request, chosen, options["jobs"], lambda line: click.echo(line, err=True))
+    done = comparing.compare(request, chosen, options["jobs"], lambda line: common.echo(line, err=True))
     report, lines = done.report(), reproducing.beside(found, done.leaderboard)
     if as_json:
         common.print_json({"figures": [line._asdict() for line in lines], "report": str(report)})
     else:
         common.print_table(["", "figure", "published", "ours"], lines, right=[2, 3])
-        click.echo(f"source   {found.source}")
+        common.echo(f"source   {found.source}")
         if options["quick"]:
-            click.echo("note     the quick form trains far too little to be compared; it shows that everything runs")
-        click.echo(f"report   {report}")
+            common.echo("note     the quick form trains far too little to be compared; it shows that everything runs")
+        common.echo(f"report   {report}")
     if any(row.failures for row in done.leaderboard.rows):
         raise MixlabError("some runs failed; the report names the reasons")
     return None

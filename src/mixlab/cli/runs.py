@@ -25,7 +25,7 @@ def list_runs(out: str, as_json: bool) -> None:
     if as_json:
         return common.print_json({"runs": rows})
     if not rows:
-        return click.echo(f"{out} holds no runs yet; mixlab train starts one")
+        return common.echo(f"{out} holds no runs yet; mixlab train starts one")
     table = [
         [row["run"], row["state"], row["epochs"], _percent(row["validation"]), _percent(row["test"])] for row in rows
     ]
@@ -47,11 +47,11 @@ def show(run: str, out: str, as_json: bool) -> None:
     if as_json:
         return common.print_json({**_row(found), "experiment": experiment, "summary": summary, "metrics": rows})
     for key, value in flatten(experiment).items():
-        click.echo(f"{key} = {value}")
+        common.echo(f"{key} = {value}")
     names = list(rows[-1]) if rows else []
-    click.echo()
+    common.echo()
     common.print_table(names, [[f"{row[name]:.4g}" for name in names] for row in rows], right=range(len(names)))
-    return click.echo(f"\n{found.folder} is {_row(found)['state']}")
+    return common.echo("", f"{found.folder} is {_row(found)['state']}")
 
 
 @runs.command()
@@ -64,9 +64,9 @@ def rm(run: str, yes: bool, out: str) -> None:
 
     found = find_run(run, Path(out))
     if not yes and not click.confirm(f"Delete {found.folder} with everything in it?", err=True):
-        return click.echo("not removed", err=True)
+        return common.echo("not removed", err=True)
     remove_run(found)
-    return click.echo(f"removed {found.folder}", err=True)
+    return common.echo(f"removed {found.folder}", err=True)
 
 
 def _row(run: Any) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def _row_or_damaged(run: Any) -> dict[str, Any]:
     try:
         return _row(run)
     except MixlabError as error:
-        click.echo(f"note: {error}", err=True)
+        common.echo(f"note: {error}", err=True)
         return {"run": run.name, "state": "damaged", "epochs": 0, "validation": None, "test": None}
 
 

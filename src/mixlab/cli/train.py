@@ -101,7 +101,7 @@ def _show_plan(plan: Any, as_json: bool) -> None:
 
     if as_json:
         return common.print_json({**asdict(plan), "seconds": plan.seconds})
-    return click.echo("\n".join(plan.lines()))
+    return common.echo(*plan.lines())
 
 
 def _show(run: Any, as_json: bool, quiet: bool) -> None:
@@ -113,6 +113,7 @@ def _show(run: Any, as_json: bool, quiet: bool) -> None:
         return None
     found = run.summary["validation"]
     if found:
-        click.echo(f"validation top-1 {found['top1']:.2%} of {found['images']:,.0f} pictures")
-    click.echo(f"run      {run.folder}")
-    return click.echo(f"next     mixlab evaluate {run.folder}\n         mixlab predict {run.folder} PICTURES")
+        common.echo(f"validation top-1 {found['top1']:.2%} of {found['images']:,.0f} pictures")
+    common.echo(f"run      {run.folder}")
+    common.echo(f"next     mixlab evaluate {run.folder}")
+    return common.echo(f"         mixlab predict {run.folder} PICTURES")

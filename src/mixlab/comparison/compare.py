@@ -4,7 +4,6 @@ An interrupted comparison goes on with the same command: finished runs are retur
 were read are not read again.
 """
 
-import json
 import shlex
 import sys
 import time
@@ -112,9 +111,10 @@ def folder_of(request: ComparisonRequest, root: Path) -> Path:
 def is_comparison(folder: Path) -> bool:
     """Whether a folder holds a comparison, finished or not."""
     try:
-        return "variants" in json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+        found = durable.read_json(folder / REQUEST)
     except (OSError, ValueError):
         return False
+    return isinstance(found, dict) and "variants" in found
 
 
 def read_comparison(folder: Path) -> Comparison:
@@ -125,7 +125,7 @@ def read_comparison(folder: Path) -> Comparison:
     """
     path = folder / LEADERBOARD
     try:
-        return Comparison(folder, Leaderboard.parse(json.loads(path.read_text(encoding="utf-8"))))
+        return Comparison(folder, Leaderboard.parse(durable.read_json(path)))
     except FileNotFoundError:
         way_out = "; its command goes on with it" if is_comparison(folder) else ""
         raise RunError(f"{folder} is no finished comparison: it has no {LEADERBOARD}{way_out}") from None

@@ -29,6 +29,7 @@ _CHUNK = 1 << 16
 _MAX_DEPTH = 64
 _MAX_PADDING = 1 << 20  # bytes of a tar after its last member
 _END_OF_TAR = bytes(512)
+_ZIP_HEADER = 30  # bytes, before the name; more may follow the name
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 # What the standard library's readers raise on damaged or hostile archives.
@@ -254,8 +255,19 @@ def _read_tar_member(writer: _Writer, tar: tarfile.TarFile, member: tarfile.TarI
 
 def _read_zip(writer: _Writer) -> None:
     with zipfile.ZipFile(writer.archive) as archive:
+        _check_apart(writer, archive)
         for member in archive.infolist():
             _read_zip_member(writer, archive, member)
+
+
+def _check_apart(writer: _Writer, archive: zipfile.ZipFile) -> None:
+    """Refuse members that share bytes of the archive: so a small one can hold any number of large ones."""
+    free = 0  # first byte after the members so far
+    for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
+        writer.begin(member.orig_filename)
+        if member.header_offset < free:
+            raise writer.refuse("shares bytes with another member")
+        free = member.header_offset + _ZIP_HEADER + len(member.orig_filename.encode()) + member.compress_size
 
 
 def _read_zip_member(writer: _Writer, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:

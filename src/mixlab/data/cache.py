@@ -198,7 +198,7 @@ def _rows(
 def _describe(folder: Path) -> Kept:
     size = sum(path.stat().st_size for path in _files(folder))
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = durable.read_json(folder / ABOUT)
         return Kept(folder, about["source"], about["kind"], tuple(about["shape"]), size)
     except (OSError, ValueError, KeyError, TypeError):  # damaged; it can still be cleared
         return Kept(folder, folder.name, "unknown", (), size)

@@ -88,6 +88,15 @@ class DataSet:
             digest.update(b"\n".join(rows) + b"\n\n")
         return digest.hexdigest()
 
+    def files(self) -> dict[str, list[str | int]]:
+        """Return class, size and both times (see `Identity`) of each file; nothing of images that are in memory."""
+        return {
+            name: [self.spec.classes[label], *images.identity(index)[1:]]
+            for images in self.splits.values()
+            if isinstance(images, FileImages)
+            for index, (name, label) in enumerate(zip(images.names, images.labels, strict=True))
+        }
+
 
 class DigitsConfig(Config):
     """1,797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak, 1998), from scikit-learn."""

@@ -4,6 +4,8 @@ The Python layout is made of pickles. They are read by an unpickler that calls n
 kept as plain values, of which only the shape of a uint8 array is understood.
 """
 
+import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +130,7 @@ def kind_of(folder: Path) -> CifarName | None:
     """Return which of the two data sets a folder itself holds, whole, in one of its official layouts."""
     for name, layouts in _LAYOUTS.items():
         for layout in layouts:
-            if all((folder / f"{batch}{layout.suffix}").is_file() for batch in (*layout.train, layout.test)):
+            if all(os.path.isfile(folder / f"{batch}{layout.suffix}") for batch in (*layout.train, layout.test)):
                 return name
     return None
 
@@ -239,11 +241,11 @@ def _array_bytes(value: object) -> bytes:
 
 
 def _plain_bytes(data: object) -> bytes:
+    """Return bytes, or the text that Python 2's bytes become where they are read as latin1."""
     match data:
         case bytes():
             return data
-        case str():  # Python 2's bytes, read as latin1
-            return data.encode("latin1")
-        case _Recorded(arguments=(str(text), "latin1")):
-            return text.encode("latin1")
+        case str(text) | _Recorded(arguments=(str(text), "latin1")):
+            with contextlib.suppress(UnicodeEncodeError):  # damaged
+                return text.encode("latin1")
     return b""

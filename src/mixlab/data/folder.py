@@ -67,11 +67,11 @@ def scan(root: Path, labels_csv: str = "", ignore_unknown_classes: bool = False)
 
 
 def _check_root(given: Path, root: Path) -> None:
-    if root.is_dir():
+    if os.path.isdir(root):
         return
-    if root.exists():
+    if os.path.exists(root):
         raise DataError(f"{given} is a file, not a folder of images; if it is an archive, extract it first")
-    near = difflib.get_close_matches(root.name, _folders(root.parent) if root.parent.is_dir() else [], n=1)
+    near = difflib.get_close_matches(root.name, _folders(root.parent) if os.path.isdir(root.parent) else [], n=1)
     if not near:
         raise DataError(f"{given} does not exist; expected a folder with a folder of images for each class")
     sibling = root.parent / near[0]

@@ -31,7 +31,7 @@ def read_labels(root: Path, labels_csv: str) -> dict[Split, Classes]:
     Raises:
         DataError: naming the row that cannot be used.
     """
-    path = next((path for path in (root / labels_csv, expand_user(labels_csv)) if path.is_file()), None)
+    path = next((path for path in (root / labels_csv, expand_user(labels_csv)) if os.path.isfile(path)), None)
     if path is None:
         raise DataError(f"labels_csv {labels_csv!r} is neither in {root} nor in the current folder")
     rows = _rows(path)

@@ -8,7 +8,7 @@ from typing import Any
 from mixlab.data import cifar
 from mixlab.data.downloads import DOWNLOADS, data_home
 from mixlab.data.shard_places import is_shards
-from mixlab.errors import DataError, UsageError, did_you_mean
+from mixlab.errors import DataError, UsageError, did_you_mean, shown
 from mixlab.places import expand_user
 
 NAMES = ("digits", *DOWNLOADS)
@@ -20,11 +20,11 @@ def expand(data: Any) -> dict[str, Any]:
     Paths become absolute, so that they mean the same from any current folder.
     """
     if not isinstance(data, str | os.PathLike | Mapping):
-        raise UsageError(f"data={data!r}: expected the name of a data set, a folder, or a table with one")
+        raise UsageError(f"data={shown(data)}: expected the name of a data set, a folder, or a table with one")
     fields = dict(data) if isinstance(data, Mapping) else {"name": data}
     name = fields.get("name", "digits")
     if not isinstance(name, str | os.PathLike) or not os.fspath(name):
-        raise UsageError(f"data.name={name!r}: expected the name of a data set, or a folder")
+        raise UsageError(f"data.name={shown(name)}: expected the name of a data set, or a folder")
     name = os.fspath(name)
     if name.startswith("imagenette") and name in DOWNLOADS:
         sizes = {"imagenette160": 128, "imagenette320": 224, "imagenette": 224}
@@ -32,11 +32,11 @@ def expand(data: Any) -> dict[str, Any]:
         return _absolute({**home, **fields, "name": "folder"})
     if name in ("digits", "cifar10", "cifar100", "folder", "shards"):
         return _absolute({**fields, "name": name})
-    looks_like_path = os.sep in name or name.startswith(("~", ".")) or name.endswith(".tar") or Path(name).exists()
+    looks_like_path = os.sep in name or name.startswith(("~", ".")) or name.endswith(".tar") or os.path.exists(name)
     if not looks_like_path:
         folders = [path.name for path in Path().glob("*") if path.is_dir()]
         known = did_you_mean(name, [*NAMES, *folders]) or f"; known: {', '.join(NAMES)}"
-        raise DataError(f"{name!r} is neither a data set nor a folder{known}")
+        raise DataError(f"{shown(name)} is neither a data set nor a folder{known}")
     found = _absolute({**fields, "path": name})
     return {**found, "name": _kind_of(Path(found["path"]))}
 
@@ -53,7 +53,7 @@ def _absolute(fields: dict[str, Any]) -> dict[str, Any]:
     if isinstance(path, str) and path:
         found["path"] = _from_anywhere(path)
         root = Path(found["path"])
-    if isinstance(labels, str) and Path(labels).is_file() and not (root / labels).is_file():
+    if isinstance(labels, str) and os.path.isfile(labels) and not os.path.isfile(root / labels):
         found["labels_csv"] = _from_anywhere(labels)
     return found
 

@@ -5,6 +5,7 @@ Nothing of it is trusted: the index has to match the footer's sum and the file's
 
 import contextlib
 import json
+import math
 import struct
 import zlib
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from mixlab import durable
 from mixlab.errors import UnreadableImage
 
 SUFFIX = ".pixels"
+DTYPES = ("uint8", "float32")
 MAGIC = b"mixlabP1"
 FOOTER = struct.Struct("<QI8s")  # bytes of the index, its CRC-32, MAGIC
 
@@ -103,11 +105,11 @@ def open_pack(path: Path) -> Pack | None:
             index = file.read(length)
         if zlib.crc32(index) != checksum:
             return None
-        found = json.loads(index)
+        found = durable.parse_json(index)
         entries = tuple(Entry(Identity(*identity), *rest) for identity, *rest in found["entries"])
         shape = (len(entries), *found["shape"])
-        if np.dtype(found["dtype"]).itemsize * np.prod(shape) != end - length:
+        if found["dtype"] not in DTYPES or np.dtype(found["dtype"]).itemsize * math.prod(shape) != end - length:
             return None
         return Pack(path, np.memmap(path, found["dtype"], "r", shape=shape), entries)
-    except OSError:
+    except (OSError, ValueError, TypeError, LookupError, ArithmeticError):
         return None

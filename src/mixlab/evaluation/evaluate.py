@@ -21,6 +21,7 @@ from mixlab.experiment import Experiment
 from mixlab.kernels import placement
 from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run
+from mixlab.run.table import as_cell, from_cell
 from mixlab.spec import DataSpec
 
 GALLERY = 40  # pictures in a gallery
@@ -70,7 +71,8 @@ class Prediction:
 def read_predictions(run: Run, split: str) -> dict[str, Prediction]:
     """Return what an evaluated run said of each image of a split, by the image's name."""
     rows = csv.DictReader(io.StringIO(run.predictions(split)))
-    return {row["image"]: Prediction(row["class"], row["predicted"], float(row["confidence"])) for row in rows}
+    texts = [(*(from_cell(row[key]) for key in ("image", "class", "predicted")), row["confidence"]) for row in rows]
+    return {name: Prediction(label, predicted, float(confidence)) for name, label, predicted, confidence in texts}
 
 
 def evaluate(
@@ -193,7 +195,7 @@ def _table(found: inference.Predictions, probabilities: np.ndarray, images: Imag
         label, answer = found.labels[place], predicted[place]
         numbers = (probabilities[place, answer], probabilities[place, label])
         names = (images.names[index], spec.classes[label], spec.classes[answer])
-        writer.writerow([*names, int(label == answer), *(f"{number:.6f}" for number in numbers)])
+        writer.writerow([*map(as_cell, names), int(label == answer), *(f"{number:.6f}" for number in numbers)])
     return buffer.getvalue()
 
 

@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito (2008), which the colour-blind can tell apart
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -170,7 +171,9 @@ def clean(axes: Axes) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of names in scripts that the font lacks
+        figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
 
 
 def short(name: str, longest: int) -> str:

@@ -6,7 +6,6 @@ a run that goes on does so with the same last digits; a run also writes its choi
 
 import functools
 import hashlib
-import json
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -117,7 +116,7 @@ def _kept(name: str, found: dict[str, Any]) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = durable.read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("ours"), bool) else {}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple, get_args
 from pydantic import Field
 from torch import nn
 
-from mixlab.errors import UsageError, did_you_mean
+from mixlab.errors import UsageError, did_you_mean, shown
 from mixlab.models.convmixer import ConvMixerConfig
 from mixlab.models.mlp_mixer import MLPMixerConfig
 from mixlab.models.resnet import ResNetConfig
@@ -97,14 +97,14 @@ def expand(model: Any) -> dict[str, Any]:
         UsageError: for a name that is neither a published size nor an architecture.
     """
     if not isinstance(model, str | Mapping):
-        raise UsageError(f"model={model!r}: expected a name such as convmixer_256_8, or a table with one")
+        raise UsageError(f"model={shown(model)}: expected a name such as convmixer_256_8, or a table with one")
     fields = {"name": model} if isinstance(model, str) else dict(model)
     name = str(fields.setdefault("name", next(iter(ARCHITECTURES))))
     if name in PUBLISHED:
         return PUBLISHED[name].config.model_dump() | fields | {"name": PUBLISHED[name].config.name}
     if name not in ARCHITECTURES:
         known = [*ARCHITECTURES, *PUBLISHED]
-        raise UsageError(f"unknown model {name!r}{did_you_mean(name, known) or '; known: ' + ', '.join(known)}")
+        raise UsageError(f"unknown model {shown(name)}{did_you_mean(name, known) or '; known: ' + ', '.join(known)}")
     return fields
 
 

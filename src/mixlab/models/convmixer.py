@@ -11,10 +11,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from mixlab.config import Config
+from mixlab.config import Config, Depth, Width, WidthOrNone
 from mixlab.kernels import choice, library, mixing
 from mixlab.kernels.mixing import Deferred
 from mixlab.models.filters import initialise_filters
@@ -44,12 +43,12 @@ NORMS: dict[Norm, type[nn.Module]] = {"batch": nn.BatchNorm2d, "layer": ChannelL
 class ConvMixerConfig(Config):
     is_convolutional: ClassVar[bool] = True  # one network takes images of any size, and a CPU is fast in bfloat16
     name: Literal["convmixer"] = "convmixer"
-    dim: PositiveInt = 256  # channels everywhere after the stem (the paper's h)
-    depth: PositiveInt = 8  # number of blocks (the paper's d)
-    kernel_size: PositiveInt = 5  # side of the depthwise kernel, in patches
-    patch_size: PositiveInt = 2  # side of a patch, in pixels
-    patch_stride: NonNegativeInt = 0  # pixels from one patch to the next; 0: patch_size, so that patches do not overlap
-    patch_padding: NonNegativeInt = 0  # zeros around the image before it is cut into patches, in pixels
+    dim: Width = 256  # channels everywhere after the stem (the paper's h)
+    depth: Depth = 8  # number of blocks (the paper's d)
+    kernel_size: Width = 5  # side of the depthwise kernel, in patches
+    patch_size: Width = 2  # side of a patch, in pixels
+    patch_stride: WidthOrNone = 0  # pixels from one patch to the next; 0: patch_size, so that patches do not overlap
+    patch_padding: WidthOrNone = 0  # zeros around the image before it is cut into patches, in pixels
     activation: Activation = "gelu"
     norm: Norm = "batch"
     residual: Residual = "plain"  # around the depthwise part; gamma: scaled by a learned number; both: around each part

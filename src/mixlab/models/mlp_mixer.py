@@ -3,10 +3,9 @@
 from typing import ClassVar, Literal
 
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from mixlab.config import Config
+from mixlab.config import Config, Depth, Width, WidthOrNone
 from mixlab.errors import UsageError
 from mixlab.models.layers import (
     MLP,
@@ -26,11 +25,11 @@ from mixlab.spec import DataSpec
 class MLPMixerConfig(Config):
     is_convolutional: ClassVar[bool] = False
     name: Literal["mlp_mixer"] = "mlp_mixer"
-    dim: PositiveInt = 512  # channels of a token
-    depth: PositiveInt = 8  # number of blocks
-    patch_size: PositiveInt = 16  # side of a patch, pixels
-    token_mlp_dim: NonNegativeInt = 0  # hidden width of the MLP over patches; 0: dim / 2
-    channel_mlp_dim: NonNegativeInt = 0  # hidden width of the MLP over channels; 0: 4 x dim
+    dim: Width = 512  # channels of a token
+    depth: Depth = 8  # number of blocks
+    patch_size: Width = 16  # side of a patch, pixels
+    token_mlp_dim: WidthOrNone = 0  # hidden width of the MLP over patches; 0: dim / 2
+    channel_mlp_dim: WidthOrNone = 0  # hidden width of the MLP over channels; 0: 4 x dim
     dropout: Fraction = 0.0  # after each layer of the MLPs
     drop_path: Fraction = 0.0  # of the last block's residual branches; rises linearly from 0 at the first
     initialisation: Initialisation = "default"

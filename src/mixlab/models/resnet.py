@@ -1,12 +1,12 @@
 """ResNet of basic blocks (He et al., 2016): ResNet-18 and -34, in any width, for small and for large images."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from jaxtyping import Float
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
-from mixlab.config import Config
+from mixlab.config import Config, Depth, Width
 from mixlab.models.layers import DropPath, Fraction, Initialisation, Normalize, drop_path_rates, initialise
 from mixlab.spec import DataSpec
 
@@ -16,8 +16,8 @@ Stem = Literal["cifar", "imagenet"]
 class ResNetConfig(Config):
     is_convolutional: ClassVar[bool] = True
     name: Literal["resnet"] = "resnet"
-    width: PositiveInt = 64  # channels of the first stage; each of the others doubles them
-    stages: tuple[PositiveInt, ...] = (2, 2, 2, 2)  # blocks of each stage
+    width: Width = 64  # channels of the first stage; each of the others doubles them
+    stages: Annotated[tuple[Depth, ...], Field(max_length=6)] = (2, 2, 2, 2)  # blocks of each stage
     stem: Stem = "cifar"  # one 3x3 convolution; imagenet: 7x7 of stride 2, then max pooling of stride 2
     dropout: Fraction = 0.0  # before the classifier
     drop_path: Fraction = 0.0  # of the last block's residual branch; rises linearly from 0 at the first

@@ -3,10 +3,9 @@
 from typing import ClassVar, Literal
 
 from jaxtyping import Float
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from mixlab.config import Config
+from mixlab.config import Config, Width
 from mixlab.errors import UsageError
 from mixlab.models.layers import Fraction, Initialisation, Normalize, initialise
 from mixlab.spec import DataSpec
@@ -17,7 +16,7 @@ SMALLEST_IMAGE = 8  # pixels; three poolings halve it to one
 class ResNet9Config(Config):
     is_convolutional: ClassVar[bool] = True
     name: Literal["resnet9"] = "resnet9"
-    width: PositiveInt = 32  # channels of the first layer; the others have 2, 4 and 8 times as many
+    width: Width = 32  # channels of the first layer; the others have 2, 4 and 8 times as many
     dropout: Fraction = 0.2  # before the classifier
     initialisation: Initialisation = "kaiming"
 

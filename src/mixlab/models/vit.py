@@ -9,15 +9,15 @@ embedding's included, is a 1x1 convolution over the row of tokens: other layers,
 """
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixlab.config import Config
+from mixlab.config import Config, Depth, Width, WidthOrNone
 from mixlab.models.layers import (
     DropPath,
     Fraction,
@@ -38,19 +38,19 @@ Projection = Literal["linear", "convolution"]
 class ViTConfig(Config):
     is_convolutional: ClassVar[bool] = False
     name: Literal["vit"] = "vit"
-    dim: PositiveInt = 192  # channels of a token
-    depth: PositiveInt = 12  # number of blocks
-    heads: PositiveInt = 3
-    head_dim: NonNegativeInt = 0  # channels of a head; 0: dim / heads
-    mlp_dim: NonNegativeInt = 0  # channels inside the feed-forward part; 0: 4 x dim
-    patch_size: PositiveInt = 16  # side of a patch, pixels
+    dim: Width = 192  # channels of a token
+    depth: Depth = 12  # number of blocks
+    heads: Width = 3
+    head_dim: WidthOrNone = 0  # channels of a head; 0: dim / heads
+    mlp_dim: WidthOrNone = 0  # channels inside the feed-forward part; 0: 4 x dim
+    patch_size: Width = 16  # side of a patch, pixels
     pool: Pool = "token"  # what is classified: a class token, the mean of the tokens, or all of them side by side
     projection: Projection = "linear"  # of patches, attention and feed-forward; convolution: 1x1, the same numbers
     bias: bool = True  # of those layers
     dropout: Fraction = 0.0  # of embedding, attention's output and feed-forward
     attention_dropout: Fraction = 0.0  # of attention's weights
     drop_path: Fraction = 0.0  # of the last block's residual branches; rises linearly from 0 at the first
-    head_dims: tuple[PositiveInt, ...] = ()  # widths of hidden layers before the classifier
+    head_dims: Annotated[tuple[Width, ...], Field(max_length=16)] = ()  # widths of hidden layers before the classifier
     head_dropout: Fraction = 0.0  # before each layer of the head
     initialisation: Initialisation = "truncated_normal"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from mixlab.errors import MixlabError, RunError
 from mixlab.models import catalogue
 from mixlab.models.catalogue import ModelConfig
 from mixlab.run.folder import Run
+from mixlab.run.table import one_line
 from mixlab.spec import DataSpec
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"
@@ -66,8 +68,8 @@ def read_bundle(place: Run | Path) -> Bundle:
     """
     folder = place.bundle if isinstance(place, Run) else place
     try:
-        values: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        weights = (folder / WEIGHTS).read_bytes()
+        values: dict[str, Any] = durable.read_json(folder / DESCRIPTION)
+        weights = durable.read_bytes(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise RunError(_missing(place, Path(error.filename))) from None
     except (ValueError, OSError) as error:
@@ -78,9 +80,24 @@ def read_bundle(place: Run | Path) -> Bundle:
         description = BundleDescription.parse({**values, "model": catalogue.parse_model(values.get("model", {}))})
         if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
             raise RunError(f"{folder / WEIGHTS} does not match the SHA-256 in {DESCRIPTION}; copy the bundle again")
-        return Bundle(description, safetensors.torch.load(weights))
+        state = safetensors.torch.load(weights)
+        _check_fits(description, state)
+        return Bundle(description, state)
     except (safetensors.SafetensorError, MixlabError) as error:
         raise RunError(f"the bundle {folder} cannot be used: {error}") from None
+
+
+def _check_fits(description: BundleDescription, state: dict[str, Tensor]) -> None:
+    """Refuse weights of another model before memory is taken for it."""
+    with torch.device("meta"):
+        expected = description.model.build(description.spec).state_dict()
+    wrong = [name for name, tensor in expected.items() if name not in state or state[name].shape != tensor.shape]
+    if wrong or len(state) > len(expected):
+        name = wrong[0] if wrong else next(name for name in state if name not in expected)
+        raise RunError(f"{WEIGHTS} does not hold the model of {DESCRIPTION}: {name} is missing, too many or too large")
+    spoilt = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if spoilt:
+        raise RunError(f"{WEIGHTS} holds numbers that are not finite: {spoilt[0]}")
 
 
 def is_bundle(folder: Path) -> bool:
@@ -100,7 +117,7 @@ def model_card(description: BundleDescription, parameters: int, command: str) ->
 
 * Input: {spec.image_size} x {spec.image_size} px, {spec.channels} channels in [0, 1], resized by "{spec.resize_mode}".
 * Output: logits of {spec.num_classes} classes; divide them by {description.temperature:.4f} before the softmax.
-* Classes: {", ".join(spec.classes[:20])}{", ..." if spec.num_classes > 20 else ""}
+* Classes: {", ".join(map(one_line, spec.classes[:20]))}{", ..." if spec.num_classes > 20 else ""}
 
 | on validation images | |
 |---|---|

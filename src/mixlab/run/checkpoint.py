@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import safetensors
 import safetensors.torch
 from torch import Tensor
 
 from mixlab import durable
+from mixlab.errors import RunError
 from mixlab.run.folder import Run
 
 KEPT = 2
@@ -50,15 +52,25 @@ def load_newest(run: Run) -> tuple[Checkpoint | None, list[str]]:
         durable.remove_partials(run.checkpoints)
     problems = []
     for folder in _newest_first(run):
-        problem = durable.verify_folder(folder)
-        if problem:
-            problems.append(f"{folder}: {problem}")
-            folder.rename(folder.with_name(f"damaged-{folder.name}"))  # it must not count as one of the two
-            continue
-        state = json.loads((folder / "state.json").read_text())
-        tensors = safetensors.torch.load_file(folder / "tensors.safetensors")
-        return Checkpoint(state["step"], tensors, state), problems
+        try:
+            return _read(folder), problems
+        except RunError as error:
+            problems.append(f"{folder}: {error}")
+            damaged = folder.with_name(f"damaged-{folder.name}")  # it must not count as one of the two
+            shutil.rmtree(damaged, ignore_errors=True)
+            folder.rename(damaged)
     return None, problems
+
+
+def _read(folder: Path) -> Checkpoint:
+    problem = durable.verify_folder(folder)
+    if problem:
+        raise RunError(problem)
+    try:
+        state = durable.read_json(folder / "state.json")
+        return Checkpoint(state["step"], safetensors.torch.load_file(folder / "tensors.safetensors"), state)
+    except (OSError, ValueError, LookupError, TypeError, safetensors.SafetensorError) as error:
+        raise RunError(f"it is whole, but no checkpoint: {error}") from None
 
 
 def _newest_first(run: Run) -> list[Path]:

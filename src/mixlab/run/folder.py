@@ -5,7 +5,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,7 +105,7 @@ class Run:
 
     def predictions(self, split: str) -> str:
         """Return the CSV of what `evaluate` predicted on a split."""
-        return (self.folder / "evaluation" / split / "predictions.csv").read_text("utf-8", "surrogateescape")
+        return (self.folder / "evaluation" / split / "predictions.csv").read_bytes().decode("utf-8", "surrogateescape")
 
     def top1(self, split: str) -> float | None:
         """Return the top-1 accuracy that was measured on a split, or None where it was not."""
@@ -149,6 +149,13 @@ class Run:
 
     def read_splits(self) -> dict[str, Any]:
         return self._read_json("splits.json") if (self.folder / "splits.json").exists() else {}
+
+    def write_files(self, files: Mapping[str, Sequence[str | int]]) -> None:
+        """Write what is known of each file of the data; on one line, for there may be a million."""
+        durable.write_bytes(self.folder / "files.json", json.dumps(files).encode())
+
+    def read_files(self) -> dict[str, Any]:
+        return self._read_json("files.json") if (self.folder / "files.json").exists() else {}
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         durable.write_json(self.folder / "summary.json", summary)
@@ -196,11 +203,14 @@ class Run:
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:
-            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+            found = durable.read_json(self.folder / name)
         except FileNotFoundError:
             raise RunError(f"{self.folder} is not a run: it has no {name}") from None
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise RunError(f"{self.folder / name} cannot be read: {error}") from None
+        if not isinstance(found, dict):
+            raise RunError(f"{self.folder / name} cannot be read: it holds no object")
+        return found
 
 
 def find_run(place: str | Path, root: Path = Path("runs")) -> Run:
@@ -243,7 +253,7 @@ def open_run(request: Request, name: str, root: Path, new: bool) -> Run:
     Raises:
         RunError: where the folder holds another experiment, or something that is no run.
     """
-    if Path(name).name != name or name == "..":
+    if Path(name).name != name or name == ".." or "\0" in name:
         raise RunError(f"--name {name!r} is no name of a folder; use --out for the folder it lies in")
     folder = root / name
     if new:

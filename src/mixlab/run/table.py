@@ -2,10 +2,31 @@
 
 import csv
 import io
-import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mixlab.durable import parse_json
+
+# Control characters, and those that turn the direction of what follows, by which a name could pass for something else.
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
+
+
+def one_line(text: str) -> str:
+    """Return text for a terminal or a log, with its control characters spelt out."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def as_cell(text: str) -> str:
+    """Return text for a cell of CSV: what a spreadsheet would compute gets an apostrophe in front."""
+    return f"'{text}" if text.lstrip("'").startswith(FORMULA) else text
+
+
+def from_cell(text: str) -> str:
+    """Return what `as_cell` was given."""
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -13,11 +34,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = parse_json(line)
         except ValueError:  # half a line of a killed writer
             continue
+        if isinstance(row, dict):
+            rows.append(row)
     return rows
 
 
@@ -28,13 +51,13 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     if rows:
         writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()
 
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
     """Return plain columns under their headers; those in `right` are aligned to the right."""
-    cells = [list(map(str, row)) for row in [headers, *rows]]
+    cells = [[one_line(str(value)) for value in row] for row in [headers, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
     lines = [
         [
@@ -44,3 +67,7 @@ def columns(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequen
         for row in cells
     ]
     return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def _cell(value: Any) -> Any:
+    return as_cell(value) if isinstance(value, str) else value

@@ -116,7 +116,7 @@ def report_unreadable(session: Session) -> None:
 
 
 def note_changes(session: Session) -> None:
-    """Say what is no longer as it was when the run began; exactness is promised only for the same of all this."""
+    """Say what of the machine is not as it was when the run began; exactness is promised only for the same."""
     run, screen = session.run, session.screen
     first = run.read_environment()
     choice.adopt(first.get("gpu_kernels", {}))
@@ -124,16 +124,4 @@ def note_changes(session: Session) -> None:
     for key in first.keys() & now.keys() - {"gpu_kernels"}:  # which holds what other runs of this process chose, too
         if first[key] != now[key]:
             screen.say(f"note     {key} was {first[key]} and is {now[key]}: the result may differ in the last digits")
-    splits = run.read_splits()
-    if splits and splits["fingerprint"] != session.fingerprint:
-        before = {name for split in session.data.splits for name in splits[split]}
-        after = {name for images in session.data.splits.values() for name in images.names}
-        gone, new = sorted(before - after), sorted(after - before)
-        changed = [
-            f"{len(names)} {what}, such as {names[0]}" for names, what in ((gone, "gone"), (new, "new")) if names
-        ]
-        raise DataError(
-            f"the data changed since {run.folder} began ({'; '.join(changed) or 'the content of files'}); "
-            "restore it, or start another run with --new"
-        )
     run.write_environment(session.where)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mixlab import durable
+from mixlab.run.table import one_line
 
 
 class Screen:
@@ -32,7 +33,7 @@ class Screen:
         self.bar.stop()
 
     def say(self, lines: Iterable[str] | str) -> None:
-        for line in [lines] if isinstance(lines, str) else lines:
+        for line in map(one_line, [lines] if isinstance(lines, str) else lines):
             if not self.quiet:
                 self.console.print(line, markup=False)
             if self.log is not None:

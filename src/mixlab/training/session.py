@@ -41,7 +41,6 @@ class Session:
     experiment: Experiment
     options: Options
     data: DataSet
-    fingerprint: str  # of the data, before anything was decoded
     device: torch.device
     screen: Screen
     stop: StopSignals

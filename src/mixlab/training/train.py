@@ -17,7 +17,8 @@ from mixlab.models.sync_norm import synchronise
 from mixlab.ranks import Ranks
 from mixlab.run.checkpoint import Checkpoint, load_newest
 from mixlab.run.folder import Request, Run, open_run
-from mixlab.training import lr_files, tensorboard
+from mixlab.training import changes, lr_files, tensorboard
+from mixlab.training.changes import Seen
 from mixlab.training.finish import finish
 from mixlab.training.loop import save, train_to_end
 from mixlab.training.lr_range import RangeTest, Sweep, measure
@@ -138,11 +139,12 @@ def _train(run: Run, asked: Request, options: Options, screen: Screen, together:
     data = asked.experiment.data.load(asked.experiment.seed, asked.experiment.protocol == "honest")
     check_data(data, asked.experiment)
     screen.say([f"note     {note}" for note in data.notes])
-    fingerprint = data.fingerprint()
-    check_same_data(fingerprint, together)
+    seen = changes.look(data)
+    check_same_data(seen.fingerprint, together)
+    screen.say([f"note     {note}" for note in together.led(lambda: changes.refuse_changes(run, seen))])
     data = hold(data, device, options, screen)
-    experiment = together.led(lambda: _resolve(run, options, data, fingerprint, screen, together))
-    session = Session(run, experiment, options, data, fingerprint, device, screen, StopSignals(together), together)
+    experiment = together.led(lambda: _resolve(run, options, data, seen, screen, together))
+    session = Session(run, experiment, options, data, device, screen, StopSignals(together), together)
     if experiment.sync_batchnorm and max(experiment.accumulate, together.world) % together.world:
         raise UsageError(
             f"sync_batchnorm: the batches of this run have {experiment.accumulate} parts, which {together.world} ranks "
@@ -171,9 +173,7 @@ def _train(run: Run, asked: Request, options: Options, screen: Screen, together:
         screen.say(f"finished {run.folder}")
 
 
-def _resolve(
-    run: Run, options: Options, data: DataSet, fingerprint: str, screen: Screen, together: Ranks
-) -> Experiment:
+def _resolve(run: Run, options: Options, data: DataSet, seen: Seen, screen: Screen, together: Ranks) -> Experiment:
     """Return the experiment with everything measured, once: a run that has it written keeps it."""
     if (run.folder / "experiment.json").exists():
         return run.experiment
@@ -184,9 +184,7 @@ def _resolve(
     screen.say(found.lines())
     if asked.auto_learning_rate:
         experiment = _choose_learning_rate(run, experiment, options, data, screen)
-    names = {name: images.names for name, images in data.splits.items()}
-    unreadable = {**data.train.unreadable, **data.validation.unreadable}
-    run.write_splits({"fingerprint": fingerprint, **names, "unreadable": unreadable})
+    changes.record(run, seen, {**data.train.unreadable, **data.validation.unreadable})
     run.write_experiment(experiment)
     return experiment
 

@@ -1,0 +1,74 @@
+"""What became of the data since a run began: it goes on with the same images or not at all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mixlab.data.catalogue import DataSet
+from mixlab.errors import DataError
+from mixlab.run.folder import Run
+
+TOUCHED = "touched"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The data as it was before anything was decoded."""
+
+    fingerprint: str
+    splits: dict[str, tuple[str, ...]]  # names of the images
+    files: dict[str, list[str | int]]  # class, size and times by name
+
+
+def look(data: DataSet) -> Seen:
+    return Seen(data.fingerprint(), {split: images.names for split, images in data.splits.items()}, data.files())
+
+
+def record(run: Run, seen: Seen, unreadable: Mapping[str, str]) -> None:
+    """Write down what a run begins with."""
+    run.write_files(seen.files)
+    run.write_splits({"fingerprint": seen.fingerprint, **seen.splits, "unreadable": unreadable})
+
+
+def refuse_changes(run: Run, seen: Seen) -> list[str]:
+    """Return what the reader should know of the data of a run that goes on.
+
+    Raises:
+        DataError: naming what was added, removed, put into another class or split, or has another size.
+    """
+    began = run.read_splits()
+    if not began:
+        return []
+    found = _find_changes(began, run.read_files(), seen)
+    touched = found.pop(TOUCHED, [])
+    if found or began["fingerprint"] != seen.fingerprint:
+        changed = "; ".join(f"{len(names)} {what}, such as {names[0]}" for what, names in found.items())
+        raise DataError(
+            f"the data changed since {run.folder} began ({changed or 'the content of images'}); "
+            "restore it, or start another run with --new"
+        )
+    if not touched:
+        return []
+    return [
+        f"{len(touched)} files were touched since the run began, such as {touched[0]}. Their sizes are as they were; "
+        "where their pixels are not, the result is one of mixed data, and --new starts another run"
+    ]
+
+
+def _find_changes(began: Mapping[str, Any], files: Mapping[str, Any], seen: Seen) -> dict[str, list[str]]:
+    """Return the names of images by what became of them."""
+    before = {name: split for split in seen.splits for name in began[split]}
+    now = {name: split for split, names in seen.splits.items() for name in names}
+    found = {
+        "gone": [name for name in before if name not in now],
+        "new": [name for name in now if name not in before],
+    }
+    if not any(found.values()):  # else all labels and splits may differ for it
+        pairs = {name: (files[name], status) for name, status in seen.files.items() if name in files}
+        found = {
+            "in another split": [name for name, split in before.items() if now[name] != split],
+            "of another class": [name for name, (old, new) in pairs.items() if old[0] != new[0]],
+            "of another size": [name for name, (old, new) in pairs.items() if old[1] != new[1]],
+            TOUCHED: [name for name, (old, new) in pairs.items() if old[2:] != new[2:]],
+        }
+    return {what: names for what, names in found.items() if names}
