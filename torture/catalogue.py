@@ -13,11 +13,13 @@ from torture import (
     odd_files,
     ranks,
     sabotage,
+    shards,
 )
 
 CHECKS = [
     *exact_resume.CHECKS,
     *ranks.CHECKS,
+    *shards.CHECKS,
     *odd_files.CHECKS,
     *mutated_files.CHECKS,
     *bombs.CHECKS,

@@ -106,10 +106,10 @@ def pack(
 
     size = common.size_bytes("--shard-size", shard_size)
     config = parse_data(common.data_fields(name, ignore_unknown_classes))
-    found = shard_writer.pack(config, expand_user(out), size, workers, lambda line: click.echo(line, err=True))
+    found = shard_writer.pack(config, expand_user(out), size, workers, lambda line: common.echo(line, err=True))
     if as_json:
         return common.print_json(found.as_json())
-    return click.echo("\n".join(found.lines()))
+    return common.echo(*found.lines())
 
 
 @data.command()
