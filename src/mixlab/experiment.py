@@ -59,6 +59,8 @@ class Experiment(Config):
     class_weights: bool = False  # the loss of an image is weighted by one over its class's share of the training images
     balanced: bool = False  # each class is equally frequent in an epoch: few images come often, of many only a part
     clip_norm: NonNegativeFloat = 1.0  # largest norm of the gradient; 0: not clipped
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"  # where a step leaves a number that is not finite: end, drop
+    # the step's update, or go on from the newest checkpoint without that step
     weight_average: Share = 0.0  # decay of the moving average of weights that is evaluated and shipped; 0: off
     precision: Precision = "auto"  # of operations that allow it; auto: bfloat16 where it is faster, else float32
     protocol: Literal["honest", "published"] = "honest"  # published: no validation images, test watched each epoch

@@ -270,7 +270,7 @@ def test_accumulation_without_batch_norm_equals_the_whole_batch(tiny: dict, opti
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tiny: dict, options: Options):
     values = tiny | {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "clip_norm": 0}
-    with pytest.raises(TrainingError, match=r"no longer a finite number at step \d+"):
+    with pytest.raises(TrainingError, match=r"step \d+ left a number that is not finite; its files: \S+png, "):
         train(parse_experiment(values), options)
     run = Run(next(options.out.iterdir()))
     checkpoint, _ = load_newest(run)

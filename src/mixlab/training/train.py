@@ -19,6 +19,7 @@ from mixlab.run.checkpoint import Checkpoint, load_newest
 from mixlab.run.folder import Request, Run, open_run
 from mixlab.training import lr_files, tensorboard
 from mixlab.training.finish import finish
+from mixlab.training.guard import GoBack
 from mixlab.training.loop import save, train_to_end
 from mixlab.training.lr_range import RangeTest, Sweep, measure
 from mixlab.training.plan import Plan, resolve, settle
@@ -148,27 +149,39 @@ def _train(run: Run, asked: Request, options: Options, screen: Screen, together:
             f"sync_batchnorm: the batches of this run have {experiment.accumulate} parts, which {together.world} ranks "
             "cannot share evenly; go on with another number of ranks"
         )
+    session.passed_over.update(row["step"] for row in together.led(run.skipped))
     report_unreadable(session)
     together.led(lambda: note_changes(session))
     choice.adopt(together.led(choice.made))  # of kernels: one choice on all ranks
-    state = _state(session)
-    if options.tensorboard and together.leads:
-        _begin_tensorboard(session, state)
     with session.stop:
-        try:
-            train_to_end(session, state)
-        except Interrupted as interruption:
-            save(session, state)
-            together.wait()  # torchrun ends all ranks once one has left
-            many = f" --nproc {together.world}" if together.world > 1 else ""
-            raise Interrupted(
-                f"{interruption}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}{many}"
-            ) from None
+        state = _train_to_end(session)
     if together.leads:
         if options.tensorboard:
             tensorboard.log_filters(run, state.shipped, state.step)
         finish(run, experiment, data, device, state, options.workers)
         screen.say(f"finished {run.folder}")
+
+
+def _train_to_end(session: Session) -> TrainState:
+    """Train from the newest checkpoint to the last step, and return the state there."""
+    run, together = session.run, session.ranks
+    while True:
+        state = _state(session)
+        if session.options.tensorboard and together.leads:
+            _begin_tensorboard(session, state)
+        with contextlib.suppress(GoBack):
+            try:
+                train_to_end(session, state)
+                session.stop.check()
+            except Interrupted as interruption:
+                save(session, state)
+                together.wait()  # torchrun ends all ranks once one has left
+                many = f" --nproc {together.world}" if together.world > 1 else ""
+                raise Interrupted(
+                    f"{interruption}: saved at step {state.step:,}; "
+                    f"go on with: mixlab train --resume {run.folder}{many}"
+                ) from None
+            return state
 
 
 def _resolve(
