@@ -519,10 +519,10 @@ def test_a_signal_to_the_whole_group_saves_and_leaves(streaming: subprocess.Pope
 def test_workers_that_were_left_alone_do_not_hold_up_the_end(tmp_path: Path):
     """As after an interrupt while a loader starts: the process ends although a worker still waits for work."""
     script = (
-        "import multiprocessing, os, sys, time; from mixlab.data.loading import _prepare_worker;"
+        "import multiprocessing, os, sys, time; from mixlab.data.loading import _prepare_worker, life_signs;"
         "from mixlab.cli import main as cli;"
         "child = multiprocessing.get_context('fork').Process("
-        "target=lambda: (_prepare_worker(0, os.getppid()), time.sleep(600)), daemon=True);"
+        "target=lambda: (_prepare_worker(0, os.getppid(), life_signs.no_signs(1)), time.sleep(600)), daemon=True);"
         "child.start(); time.sleep(1); sys.argv = ['mixlab', 'runs', 'list']; cli.main()"
     )
     ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, timeout=50, capture_output=True)

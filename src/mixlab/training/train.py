@@ -9,7 +9,7 @@ from torch import nn
 from mixlab import devices, ranks
 from mixlab.config import digest
 from mixlab.data.catalogue import DataSet
-from mixlab.errors import Interrupted, TrainingError, UsageError
+from mixlab.errors import Interrupted, TrainingError, UsageError, WorkerLost
 from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.kernels import choice
@@ -39,6 +39,7 @@ def train(experiment: Experiment, options: Options) -> Run:
         DataError: where the data cannot be used.
         TrainingError: where the loss is no longer finite.
         Interrupted: where a signal asked to stop; everything is saved.
+        WorkerLost: where a process that decodes has died or is frozen; everything is saved.
     """
     with ranks.joined() as together:
         opened = together.led(
@@ -173,13 +174,14 @@ def _train_to_end(session: Session) -> TrainState:
             try:
                 train_to_end(session, state)
                 session.stop.check()
-            except Interrupted as interruption:
+            except (Interrupted, WorkerLost) as reason:
+                if together.world > 1 and isinstance(reason, WorkerLost):  # the other ranks are in the middle of a step
+                    raise
                 save(session, state)
                 together.wait()  # torchrun ends all ranks once one has left
                 many = f" --nproc {together.world}" if together.world > 1 else ""
-                raise Interrupted(
-                    f"{interruption}: saved at step {state.step:,}; "
-                    f"go on with: mixlab train --resume {run.folder}{many}"
+                raise type(reason)(
+                    f"{reason}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}{many}"
                 ) from None
             return state
 
