@@ -45,6 +45,11 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of torch or of Python, says that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def make_deterministic(device: torch.device) -> None:
     """Make a GPU the current one, and let it choose only operations whose result does not vary; a CPU's never does."""
     if device.type != "cuda":

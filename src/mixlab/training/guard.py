@@ -115,4 +115,4 @@ def _files(session: Session, step: int) -> list[str]:
     """Return the names of the pictures that a step is taken on, in their order."""
     images = session.data.train
     epoch, place = divmod(step, session.experiment.steps_per_epoch(len(images)))
-    return [images.names[index] for index in session.experiment.order(len(images), epoch)[place]]
+    return [images.names[index] for index in session.experiment.order(images.labels, epoch)[place]]

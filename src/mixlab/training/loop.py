@@ -53,7 +53,7 @@ def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator
     size = experiment.batch_size
     order = experiment.order(images.labels, state.epoch)[first:last]
     mixed = bool(experiment.augmentation.mix.mixup or experiment.augmentation.mix.cutmix)
-    places = [session.ranks.places(len(whole), experiment.accumulate, mixed) for whole in order]
+    places = [session.ranks.places(len(whole), experiment.parts, mixed) for whole in order]
     own = [whole[own_places] for whole, own_places in zip(order, places, strict=True)]
     session.screen.start(f"epoch {state.epoch + 1}/{experiment.epochs:g}", first, last)
     state.train_mode()

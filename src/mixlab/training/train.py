@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 
-import torch
 from torch import nn
 
 from mixlab import devices, ranks
@@ -22,6 +21,7 @@ from mixlab.training.finish import finish
 from mixlab.training.guard import GoBack
 from mixlab.training.loop import save, train_to_end
 from mixlab.training.lr_range import RangeTest, Sweep, measure
+from mixlab.training.memory import fit_parts
 from mixlab.training.plan import Plan, resolve, settle
 from mixlab.training.prepare import check_data, check_same_data, hold, note_changes, report_unreadable
 from mixlab.training.progress import Screen
@@ -60,20 +60,22 @@ def resume(run: Run, options: Options) -> Run:
         request, is_finished = together.led(lambda: (run.request, run.is_finished))
         if not is_finished:
             screen = Screen(run.log, options.quiet) if together.leads else Screen(None, quiet=True)
-            with screen, _explained(request.experiment):
+            with screen, _explained(request.experiment, run):
                 _train(run, request, options, screen, together)
         together.wait()  # for the leader: what follows may read the finished run
     return run
 
 
 @contextlib.contextmanager
-def _explained(experiment: Experiment) -> Iterator[None]:
+def _explained(experiment: Experiment, run: Run | None = None) -> Iterator[None]:
     """Say what to do where memory ran out or BatchNorm has nothing to average."""
-    parts = experiment.accumulate * 2
     try:
         yield
-    except (RuntimeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    except (RuntimeError, ValueError, MemoryError) as error:
+        if run is not None and (run.folder / "experiment.json").exists():
+            experiment = run.experiment  # with the parts that were found
+        parts = experiment.parts * 2
+        if devices.is_out_of_memory(error):
             raise TrainingError(
                 f"out of memory at batch {experiment.batch_size} on this device. "
                 f"Try --batch-size {max(experiment.batch_size // 2, 1)}, or --accumulate {parts} "
@@ -82,7 +84,7 @@ def _explained(experiment: Experiment) -> Iterator[None]:
         if "Expected more than 1 value per channel" in str(error):
             raise TrainingError(
                 f"BatchNorm cannot average one value: batch_size={experiment.batch_size} in "
-                f"{experiment.accumulate} parts is too small for this model; give more images to a part"
+                f"{experiment.parts} parts is too small for this model; give more images to a part"
             ) from None
         raise
 
@@ -112,7 +114,9 @@ def find_learning_rate(experiment: Experiment, options: Options, sweep: Sweep) -
     with Screen(None, options.quiet) as screen, _explained(experiment):
         screen.say([f"note     {note}" for note in data.notes])
         data = hold(data, device, options, screen)
-        found = measure(settle(experiment, device), data, device, options.workers, sweep, screen)
+        found = measure(
+            fit_parts(settle(experiment, device), data, device), data, device, options.workers, sweep, screen
+        )
         if data.train.unreadable:
             screen.say(
                 f"skipped  {len(data.train.unreadable)} files that cannot be read (mixlab data check names them)"
@@ -145,9 +149,9 @@ def _train(run: Run, asked: Request, options: Options, screen: Screen, together:
     data = hold(data, device, options, screen)
     experiment = together.led(lambda: _resolve(run, options, data, fingerprint, screen, together))
     session = Session(run, experiment, options, data, fingerprint, device, screen, StopSignals(together), together)
-    if experiment.sync_batchnorm and max(experiment.accumulate, together.world) % together.world:
+    if experiment.sync_batchnorm and max(experiment.parts, together.world) % together.world:
         raise UsageError(
-            f"sync_batchnorm: the batches of this run have {experiment.accumulate} parts, which {together.world} ranks "
+            f"sync_batchnorm: the batches of this run have {experiment.parts} parts, which {together.world} ranks "
             "cannot share evenly; go on with another number of ranks"
         )
     session.passed_over.update(row["step"] for row in together.led(run.skipped))
@@ -208,11 +212,13 @@ def _resolve(
 
 def _in_parts(experiment: Experiment, together: Ranks) -> Experiment:
     """Return the experiment with a part of each batch for every rank, and as many for each where they wait."""
-    parts, world = max(experiment.accumulate, together.world), together.world
+    parts, world = max(experiment.parts, together.world), together.world
     if experiment.sync_batchnorm:
         parts = -(-parts // world) * world
     if parts > experiment.batch_size:
         raise UsageError(f"a batch of {experiment.batch_size} images is too small for {world} ranks")
+    if experiment.accumulate == "auto":  # yet to be found, as many for each rank
+        return experiment
     return experiment.model_copy(update={"accumulate": parts})
 
 
