@@ -3,6 +3,7 @@
 Colours are those of Okabe and Ito (2008), which the colour-blind can tell apart, and none carries a meaning alone.
 """
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
+from mixlab import durable
 from mixlab.errors import DataError
 from mixlab.evaluation.metrics import ClassMetrics, Estimate, Metrics, ReliabilityBins
 
@@ -169,8 +171,10 @@ def clean(axes: Axes) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
+    durable.make_folder(path.parent)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
+    durable.write_bytes(path, content.getvalue())
 
 
 def short(name: str, longest: int) -> str:

@@ -1,0 +1,58 @@
+"""T12: a process that may use a random amount of memory; Linux refuses the rest (RLIMIT_AS)."""
+
+import json
+import random
+import resource
+from pathlib import Path
+
+from mixlab.run.folder import Run
+from torture import processes, small
+from torture.check import Check
+
+LARGE = {
+    "model": {"name": "convmixer", "dim": 64, "depth": 4, "kernel_size": 3},
+    "data.image_size": 64,
+    "batch_size": 64,
+    "epochs": 2,
+}
+MEGABYTE = 2**20
+
+
+def case(number: int, root: Path) -> str:
+    """Train where a whole batch does not fit; then with the parts that were found, and memory for all."""
+    allowed = random.Random(number).randrange(60, 200)  # megabytes; a whole batch takes about 300
+    pictures = small.prepared(root, 36)
+    short = processes.ended(_words(root, pictures, "short", "auto"), root, lambda: _limit(allowed))
+    if short.code != 0:
+        return f"{allowed} MB: exit code {short.code}: {short.text()}"
+    found = json.loads((root / "runs" / "short" / "experiment.json").read_text())["accumulate"]
+    if not isinstance(found, int) or found < 2:
+        return f"{allowed} MB: accumulate is {found!r}"
+    enough = processes.ended(_words(root, pictures, "enough", found), root)
+    if enough.code != 0:
+        return f"{found} parts with memory for all: {enough.text()}"
+    results = [small.result(Run(root / "runs" / name)) for name in ("short", "enough")]
+    return "" if results[0] == results[1] else f"{allowed} MB, {found} parts: the weights differ"
+
+
+def _words(root: Path, pictures: Path, name: str, accumulate: str | int) -> list[str]:
+    words = small.command(root, pictures, **small.VALUES | LARGE | {"accumulate": accumulate})
+    return [*words[:-3], name, *words[-2:]]
+
+
+def _limit(allowed: int) -> None:
+    """Allow this process so many megabytes more than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + allowed * MEGABYTE
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+CHECKS = [
+    Check(
+        name="T12",
+        claim="where a batch is too much for the memory the parts that fit are found and recorded; the weights are theirs",
+        case=case,
+        full=30,
+        sample=2,
+    )
+]
