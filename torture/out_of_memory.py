@@ -10,8 +10,7 @@ from torture import processes, small
 from torture.check import Check
 
 LARGE = {
-    "model": {"name": "convmixer", "dim": 64, "depth": 4, "kernel_size": 3},
-    "data.image_size": 64,
+    "model": {"name": "convmixer", "dim": 64, "depth": 2, "kernel_size": 3},
     "batch_size": 64,
     "epochs": 2,
 }
@@ -20,7 +19,8 @@ MEGABYTE = 2**20
 
 def case(number: int, root: Path) -> str:
     """Train where a whole batch does not fit; then with the parts that were found, and memory for all."""
-    allowed = random.Random(number).randrange(60, 200)  # megabytes; a whole batch takes about 300
+    small.without_fault()  # imports what the end of a training needs
+    allowed = random.Random(number).randrange(240, 410)  # megabytes; a whole batch takes 430
     pictures = small.prepared(root, 36)
     short = processes.ended(_words(root, pictures, "short", "auto"), root, lambda: _limit(allowed))
     if short.code != 0:
@@ -36,7 +36,7 @@ def case(number: int, root: Path) -> str:
 
 
 def _words(root: Path, pictures: Path, name: str, accumulate: str | int) -> list[str]:
-    words = small.command(root, pictures, **small.VALUES | LARGE | {"accumulate": accumulate})
+    words = small.command(root, pictures, image_size=64, **LARGE, accumulate=accumulate)
     return [*words[:-3], name, *words[-2:]]
 
 
@@ -50,9 +50,9 @@ def _limit(allowed: int) -> None:
 CHECKS = [
     Check(
         name="T12",
-        claim="where a batch is too much for the memory the parts that fit are found and recorded; the weights are theirs",
+        claim="where a batch is too much for the memory parts that fit are found and recorded; the weights are theirs",
         case=case,
         full=30,
-        sample=2,
+        sample=1,
     )
 ]

@@ -36,9 +36,9 @@ def experiment(pictures: Path, **values: Any) -> Experiment:
     return parse_experiment(VALUES | {"data": {"name": str(pictures), "image_size": 16}} | values)
 
 
-def command(root: Path, pictures: Path, *flags: str, **values: Any) -> list[str]:
+def command(root: Path, pictures: Path, *flags: str, image_size: int = 16, **values: Any) -> list[str]:
     """Return the words of the command that trains the same into the same folder of `root`."""
-    values = VALUES | {"data": {"name": "folder", "path": str(pictures), "image_size": 16}} | values
+    values = VALUES | {"data": {"name": "folder", "path": str(pictures), "image_size": image_size}} | values
     lines = [f"{key} = {json.dumps(value)}" for key, value in flatten(values).items()]
     (root / "recipe.toml").write_text("\n".join(lines))
     return ["train", "-c", "recipe.toml", "--device", "cpu", "--quiet", "--name", "run", *(flags or ("--workers", "0"))]

@@ -6,6 +6,13 @@ import torch
 
 from mixlab.errors import UsageError, did_you_mean
 
+SHORT = (  # what is said on a CPU where memory is short: by torch, by C++ and by oneDNN
+    "can't allocate memory",
+    "std::bad_alloc",
+    "could not create a primitive",
+    "could not create a memory",
+    "could not execute a primitive",
+)
 KINDS = ("auto", "cpu", "cuda", "mps")
 
 
@@ -47,7 +54,7 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, of torch or of Python, says that memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in SHORT)
 
 
 def make_deterministic(device: torch.device) -> None:

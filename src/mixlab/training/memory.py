@@ -14,7 +14,8 @@ from mixlab.training.state import fresh_model, state_of
 from mixlab.training.step import train_step
 
 TRIED = 64  # pictures that are tried and measured with
-LEFT_FREE = 0.05  # share of a GPU's memory that a trial leaves: what is freed in pieces cannot all be used again
+LEFT_FREE = 2**27  # bytes that a trial leaves: pieces that cannot be used again, checkpoints, plots
+SHARE_FREE = 0.05  # of a GPU's memory, where that is more
 
 
 def fit_parts(experiment: Experiment, data: DataSet, device: torch.device, ranks: int = 1) -> Experiment:
@@ -35,9 +36,9 @@ def fit_parts(experiment: Experiment, data: DataSet, device: torch.device, ranks
     def fits(parts: int) -> bool:
         trial = experiment.model_copy(update={"accumulate": parts})
         try:
+            left_free = _reserve(device)
             state = state_of(fresh_model(experiment, data.spec), trial, data, device)
             state.train_mode()
-            left_free = _reserve(device)
             for _ in range(2):  # the second has the optimiser's state too
                 train_step(state, trial, spec, batch, rate=0.0)
             del left_free
@@ -89,11 +90,10 @@ def repeated(batch: Batch, count: int) -> Batch:
     return Batch(batch.images[places], labels, indices, indices, np.arange(count))
 
 
-def _reserve(device: torch.device) -> torch.Tensor | None:
-    if device.type != "cuda":
-        return None
-    total = torch.cuda.get_device_properties(device).total_memory
-    return torch.empty(int(LEFT_FREE * total), dtype=torch.uint8, device=device)
+def _reserve(device: torch.device) -> torch.Tensor:
+    """Return memory of the device that nothing else can use as long as it is held."""
+    total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+    return torch.empty(max(int(SHARE_FREE * total), LEFT_FREE), dtype=torch.uint8, device=device)
 
 
 def _give_back(device: torch.device) -> None:

@@ -223,7 +223,7 @@ def _measure(experiment: Experiment, data: DataSet, device: torch.device, worker
         started = _now(device)
         train_step(state, trial, data.spec, batch, rate=0.0)
         steps.append(_now(device) - started)
-    forward = _measure_forward(state.model, data, device, count)
+    forward = _measure_forward(state.model, data, device, max(count // trial.parts, 1))
     return sorted(steps[1:])[(len(steps) - 1) // 2] / count + decoding, forward + decoding
 
 
