@@ -1,5 +1,21 @@
 """All checks, in the order of the score sheet."""
 
-from torture import class_mapping, exact_resume, ranks, sabotage, shards
+from torture import (
+    class_mapping,
+    disk_full,
+    exact_resume,
+    lost_workers,
+    not_finite,
+    odd_places,
+    out_of_memory,
+    ranks,
+    sabotage,
+    saving,
+    shards,
+    stops,
+)
 
-CHECKS = [*exact_resume.CHECKS, *ranks.CHECKS, *shards.CHECKS, *class_mapping.CHECKS, *sabotage.CHECKS]
+TRAINING = (exact_resume, shards, ranks, saving, disk_full, stops, not_finite, lost_workers, out_of_memory, odd_places)
+DATA = (class_mapping,)
+
+CHECKS = [check for group in (*TRAINING, *DATA, sabotage) for check in group.CHECKS]

@@ -94,6 +94,6 @@ CHECKS = [
         case=case,
         full=300,
         sample=6,
-        quick=2,
+        quick=1,
     )
 ]

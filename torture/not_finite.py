@@ -9,6 +9,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,6 +17,7 @@ from unittest import mock
 import safetensors.torch
 import torch
 
+from mixlab.data.images import Batch
 from mixlab.errors import Interrupted, TrainingError
 from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Run
@@ -33,17 +35,16 @@ def poisoned(fault: str, steps: set[int], value: float) -> Iterator[None]:
     """Put a number that is not finite into some steps, each time they are taken."""
     real = loop.train_step
 
-    def step(state: Any, experiment: Any, spec: Any, batch: Any, rate: float) -> None:
+    def step(state: Any, experiment: Any, spec: Any, batch: Batch, *rest: Any) -> None:
         if state.step not in steps:
-            return real(state, experiment, spec, batch, rate)
+            return real(state, experiment, spec, batch, *rest)
         weight = next(iter(state.model.parameters()))
         if fault == "pixels":
-            images = (batch.images / 255).index_fill(0, torch.tensor(0), value)
-            batch = type(batch)(images, batch.labels, batch.indices)
+            batch = replace(batch, images=(batch.images / 255).index_fill(0, torch.tensor(0), value))
         if fault == "weight":
             weight.data[0] = value
         hook = weight.register_hook(lambda gradient: gradient.fill_(value)) if fault == "gradient" else None
-        real(state, experiment, spec, batch, rate)
+        real(state, experiment, spec, batch, *rest)
         if hook is not None:
             hook.remove()
         if fault == "loss":
@@ -76,8 +77,8 @@ def case(number: int, root: Path) -> str:
     pictures = small.prepared(root)
     shown = f"{fault} {value} in step {step}: "
     with poisoned(fault, {step}, value):
-        problem = _stops(root, pictures, step) if number % 2 else _goes_on(root, pictures, step, dice)
-    if not problem and number % 2:
+        problem = _goes_on(root, pictures, step, dice) if number % 2 else _stops(root, pictures, step)
+    if not problem and number % 2 == 0:
         same = small.result(small.trained(root, pictures)) == small.without_fault()
         problem = "" if same else "without the fault it went on to another end"
     return shown + problem if problem else ""
@@ -89,9 +90,9 @@ def _stops(root: Path, pictures: Path, step: int) -> str:
     except TrainingError as error:
         run = Run(root / "runs" / "run")
         experiment = run.experiment
-        names = run.read_splits()["train"]
-        epoch, place = divmod(step, experiment.steps_per_epoch(len(names)))
-        first = names[experiment.order(len(names), epoch)[place][0]]
+        train = experiment.data.load(experiment.seed, carve_validation=True).train
+        epoch, place = divmod(step, experiment.steps_per_epoch(len(train)))
+        first = train.names[experiment.order(train.labels, epoch)[place][0]]
         if f"step {step} left a number that is not finite; its files: {first}, " not in str(error):
             return f"unclear, {first} was the first file: {error}"
         return _written(run)

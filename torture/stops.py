@@ -104,6 +104,5 @@ CHECKS = [
         case=case,
         full=200,
         sample=4,
-        quick=1,
     )
 ]
