@@ -93,7 +93,7 @@ CHECKS = [
         claim="the disk is full at any moment: what was saved stays, the message has path and sizes, training goes on",
         case=case,
         full=300,
-        sample=6,
+        sample=5,
         quick=1,
     )
 ]

@@ -133,7 +133,7 @@ CHECKS = [
         claim="a NaN or infinity in pixels, loss, gradient, weight or statistic is named in its step, never written",
         case=case,
         full=300,
-        sample=10,
+        sample=5,
         quick=2,
     )
 ]

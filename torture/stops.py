@@ -103,6 +103,6 @@ CHECKS = [
         claim="a signal at any moment: gone within 5 s and a step, no finished step lost, and the same command goes on",
         case=case,
         full=200,
-        sample=4,
+        sample=3,
     )
 ]
