@@ -88,15 +88,3 @@ def test_augmentation_is_the_same_on_both(spec: DataSpec):
     on_gpu, _ = augment(config, spec, images.cuda(), targets.cuda(), draws.to(torch.device("cuda")))
     # the 256 levels of posterize and equalize may round to another one where a pixel lies between two
     assert ((on_cpu - on_gpu.cpu()).abs() > 1e-3).float().mean() < 0.01
-
-
-def test_a_batch_that_is_too_much_for_the_memory_is_computed_in_parts(tiny: dict, tmp_path: Path):
-    options = Options(device="cuda", workers=0, out=tmp_path, quiet=True)
-    large = tiny | {"model": tiny["model"] | {"dim": 512, "patch_size": 1}, "batch_size": 24, "epochs": 1}
-    free, total = torch.cuda.mem_get_info()
-    torch.cuda.set_per_process_memory_fraction(min(0.05 + 2**28 / total, free / total))
-    try:
-        found = train(parse_experiment(large), options)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-    assert 1 < found.experiment.parts <= 24
