@@ -305,7 +305,7 @@ def test_pictures_that_are_all_unreadable_are_refused(tiny: dict, options: Optio
     with pytest.raises(DataError, match="none of 28 training pictures can be read; mixlab data check names"):
         train(experiment, options)
     with pytest.raises(DataError, match="not one picture of these steps can be read; mixlab data check names"):
-        find_learning_rate(experiment, options, Sweep(steps=20))
+        find_learning_rate(parse_experiment(tiny | {"accumulate": 1}), options, Sweep(steps=20))
 
 
 def test_trained_weights_move_to_other_classes_with_a_new_head(tiny: dict, options: Options, pictures: Path):

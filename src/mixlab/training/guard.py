@@ -53,7 +53,9 @@ def look(session: Session) -> None:
     if not bad:
         return
     if session.experiment.on_nan == "stop":
-        raise TrainingError(f"{_describe(session, bad[0])}. Nothing of it was saved. {ADVICE}, or on_nan=skip")
+        raise TrainingError(
+            f"{_describe(session, bad[0])}. Nothing of it was saved. {ADVICE}; on_nan=skip goes on without such steps"
+        )
     _pass_over(session, bad[0])
     raise GoBack
 
