@@ -4,30 +4,27 @@ from torture import (
     bombs,
     changed_data,
     class_mapping,
+    disk_full,
     exact_resume,
     forbidden_calls,
     fuzz,
     hostile_archives,
     hostile_artefacts,
+    lost_workers,
     mutated_files,
+    not_finite,
     odd_files,
+    odd_places,
+    out_of_memory,
     ranks,
     sabotage,
+    saving,
     shards,
+    stops,
 )
 
-CHECKS = [
-    *exact_resume.CHECKS,
-    *ranks.CHECKS,
-    *shards.CHECKS,
-    *odd_files.CHECKS,
-    *mutated_files.CHECKS,
-    *bombs.CHECKS,
-    *class_mapping.CHECKS,
-    *hostile_archives.CHECKS,
-    *changed_data.CHECKS,
-    *hostile_artefacts.CHECKS,
-    *forbidden_calls.CHECKS,
-    *fuzz.CHECKS,
-    *sabotage.CHECKS,
-]
+TRAINING = (exact_resume, shards, ranks, saving, disk_full, stops, not_finite, lost_workers, out_of_memory, odd_places)
+DATA = (odd_files, mutated_files, bombs, class_mapping, hostile_archives, changed_data)
+SECURITY = (hostile_artefacts, forbidden_calls, fuzz)
+
+CHECKS = [check for group in (*TRAINING, *DATA, *SECURITY, sabotage) for check in group.CHECKS]

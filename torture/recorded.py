@@ -16,7 +16,7 @@ taken = loop.train_step
 
 
 def written_down(state, experiment, spec, batch, rate, ranks=ALONE) -> None:
-    parts = ranks.own_parts(len(batch.whole), experiment.accumulate)
+    parts = ranks.own_parts(len(batch.whole), experiment.parts)
     own = (batch.places >= parts[0].start) & (batch.places < parts[-1].stop)
     line = {"step": state.step, "pictures": batch.indices[own].tolist()}
     with (Path(os.environ["RECORD"]) / f"{ranks.rank}.jsonl").open("a") as file:

@@ -6,6 +6,13 @@ import torch
 
 from mixlab.errors import UsageError, did_you_mean
 
+SHORT = (  # what is said on a CPU where memory is short: by torch, by C++ and by oneDNN
+    "can't allocate memory",
+    "std::bad_alloc",
+    "could not create a primitive",
+    "could not create a memory",
+    "could not execute a primitive",
+)
 KINDS = ("auto", "cpu", "cuda", "mps")
 
 
@@ -43,6 +50,11 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of torch or of Python, says that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in SHORT)
 
 
 def make_deterministic(device: torch.device) -> None:

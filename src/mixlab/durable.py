@@ -114,13 +114,16 @@ def read_json(path: Path) -> Any:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, unless it is there.
+    """Make a folder, and those above it, unless it is there; what is then written into it lasts.
 
     Raises:
         RunError: where it cannot be made.
     """
     try:
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        for path in new:
+            _sync_folder(path.parent)
     except OSError as error:
         raise RunError(f"cannot make {folder}: {error.strerror}; choose another --out") from None
 
@@ -202,6 +205,8 @@ def _explained(path: Path, needed: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise RunError(f"{path} needs {needed:,} bytes, more than a file may have here (ulimit -f)") from None
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(f"cannot write {path}: {error.strerror or error}") from None
         free = shutil.disk_usage(path.parent if path.parent.exists() else Path.cwd()).free

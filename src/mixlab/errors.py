@@ -25,6 +25,10 @@ class UnreadableImage(DataError):
     """One image file that cannot be decoded; the message is the reason, without the file's name."""
 
 
+class WorkerLost(DataError):
+    """A process that decodes pictures has died, or gives no sign of life."""
+
+
 class RunError(MixlabError):
     """A run folder, checkpoint or bundle that cannot be used."""
 

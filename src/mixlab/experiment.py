@@ -48,6 +48,16 @@ def _as_sizes(value: Any) -> Any:
 ImageSizes = Annotated[tuple[tuple[Share, PositiveInt], ...], BeforeValidator(_as_sizes)]
 
 
+def _as_parts(value: Any) -> Any:
+    """Refuse what is neither a number of parts nor auto, saying both."""
+    if value == "auto" or (isinstance(value, int | str) and str(value).isdecimal() and int(value) > 0):
+        return value if value == "auto" else int(value)
+    raise ValueError("expected a number of parts such as 2, or auto")
+
+
+Parts = Annotated[PositiveInt | Literal["auto"], BeforeValidator(_as_parts)]
+
+
 class Experiment(Config):
     """Device, workers and progress bar are no part of it: they do not decide the result."""
 
@@ -57,12 +67,14 @@ class Experiment(Config):
         0  # length that the schedule is planned for, in epochs; 0: epochs
     )
     batch_size: PositiveInt = 128  # images of one optimiser step
-    accumulate: PositiveInt = 1  # parts that a batch is computed in; BatchNorm sees one part
+    accumulate: Parts = "auto"  # parts that a batch is computed in; BatchNorm sees one part; auto: the fewest that fit
     sync_batchnorm: bool = False  # BatchNorm sees what all ranks compute at once; costs the fused kernels of ConvMixer
     label_smoothing: Share = 0.0
     class_weights: bool = False  # the loss of an image is weighted by one over its class's share of the training images
     balanced: bool = False  # each class is equally frequent in an epoch: few images come often, of many only a part
     clip_norm: NonNegativeFloat = 1.0  # largest norm of the gradient; 0: not clipped
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"  # where a step leaves a number that is not finite: end, drop
+    # the step's update, or go on from the newest checkpoint without that step
     weight_average: Share = 0.0  # decay of the moving average of weights that is evaluated and shipped; 0: off
     precision: Precision = "auto"  # of operations that allow it; auto: bfloat16 where it is faster, else float32
     protocol: Literal["honest", "published"] = "honest"  # published: no validation images, test watched each epoch
@@ -82,7 +94,7 @@ class Experiment(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.accumulate > self.batch_size:
+        if self.parts > self.batch_size:
             raise ValueError(f"accumulate={self.accumulate} is more than batch_size={self.batch_size}")
         if self.schedule_epochs and self.schedule_epochs < self.epochs:
             raise ValueError(f"schedule_epochs={self.schedule_epochs} is shorter than epochs={self.epochs}")
@@ -96,6 +108,11 @@ class Experiment(Config):
         if self.image_sizes and not self.model.is_convolutional:
             raise ValueError(f"image_sizes: {self.model.name} is built for one image size")
         return self
+
+    @property
+    def parts(self) -> int:
+        """The parts that a batch is computed in; 1 as long as nobody has measured how many it takes."""
+        return 1 if self.accumulate == "auto" else self.accumulate
 
     def steps_per_epoch(self, images: int) -> int:
         return max(images // self.batch_size, 1)

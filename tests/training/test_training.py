@@ -269,7 +269,7 @@ def test_accumulation_without_batch_norm_equals_the_whole_batch(tiny: dict, opti
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tiny: dict, options: Options):
     values = tiny | {"optimizer": {"name": "sgd", "learning_rate": 1e30}, "clip_norm": 0}
-    with pytest.raises(TrainingError, match=r"no longer a finite number at step \d+"):
+    with pytest.raises(TrainingError, match=r"step \d+ left a number that is not finite; its files: \S+png, "):
         train(parse_experiment(values), options)
     run = Run(next(options.out.iterdir()))
     checkpoint, _ = load_newest(run)
@@ -294,7 +294,7 @@ def test_pictures_that_are_all_unreadable_are_refused(tiny: dict, options: Optio
     with pytest.raises(DataError, match="none of 28 training pictures can be read; mixlab data check names"):
         train(experiment, options)
     with pytest.raises(DataError, match="not one picture of these steps can be read; mixlab data check names"):
-        find_learning_rate(experiment, options, Sweep(steps=20))
+        find_learning_rate(parse_experiment(tiny | {"accumulate": 1}), options, Sweep(steps=20))
 
 
 def test_trained_weights_move_to_other_classes_with_a_new_head(tiny: dict, options: Options, pictures: Path):
@@ -508,10 +508,10 @@ def test_a_signal_to_the_whole_group_saves_and_leaves(streaming: subprocess.Pope
 def test_workers_that_were_left_alone_do_not_hold_up_the_end(tmp_path: Path):
     """As after an interrupt while a loader starts: the process ends although a worker still waits for work."""
     script = (
-        "import multiprocessing, os, sys, time; from mixlab.data.loading import _prepare_worker;"
+        "import multiprocessing, os, sys, time; from mixlab.data.loading import _prepare_worker, life_signs;"
         "from mixlab.cli import main as cli;"
         "child = multiprocessing.get_context('fork').Process("
-        "target=lambda: (_prepare_worker(0, os.getppid()), time.sleep(600)), daemon=True);"
+        "target=lambda: (_prepare_worker(0, os.getppid(), life_signs.no_signs(1)), time.sleep(600)), daemon=True);"
         "child.start(); time.sleep(1); sys.argv = ['mixlab', 'runs', 'list']; cli.main()"
     )
     ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, timeout=50, capture_output=True)

@@ -74,7 +74,9 @@ _EXPERIMENT_OPTIONS = (
     data,
     click.option("--model", metavar="NAME", help="Such as convmixer_256_8 (mixlab models list)."),
     batch_size,
-    click.option("--accumulate", type=int, help="Parts a batch is computed in, where memory is short."),
+    click.option(
+        "--accumulate", metavar="N|auto", help="Parts a batch is computed in.  [default: the fewest that fit]"
+    ),
     click.option("--optimizer", metavar="NAME", help="adamw, muon, adam or sgd."),
     click.option("--weight-decay", type=float),
     click.option("--seed", type=int, help="Decides weights, order, augmentation and the validation pictures."),

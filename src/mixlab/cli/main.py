@@ -68,7 +68,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, until training takes over
+    for name in ("SIGTERM", "SIGUSR1"):  # as Ctrl-C, until training takes over
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     debug = "--debug" in sys.argv
     sys.argv[1:] = (["--debug"] if debug else []) + [word for word in sys.argv[1:] if word != "--debug"]
     try:

@@ -7,7 +7,7 @@ were read are not read again.
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -219,7 +219,7 @@ def _leaderboard(
             failures[name].append(Failure(seed=seed, reason=outcome.error))
         else:
             runs[name][seed] = outcome.run
-    experiments = {name: experiment for name, experiment, _ in priced}
+    experiments = {name: _as_computed(experiment, runs[name].values()) for name, experiment, _ in priced}
     rows = leaderboard.rank(
         leaderboard.row_of(name, experiment, cost.parameters, cost.macs, _in_order(runs[name]), failures[name])
         for name, experiment, cost in priced
@@ -237,6 +237,12 @@ def _leaderboard(
         pairs=leaderboard.pairs_of(rows, answers),
         differing=leaderboard.differing_fields(experiments),
     )
+
+
+def _as_computed(experiment: Experiment, runs: Iterable[Run]) -> Experiment:
+    """Return the experiment with the parts that batches were computed in: memory may have allowed one model fewer."""
+    parts = max((run.experiment.parts for run in runs), default=experiment.parts)
+    return experiment.model_copy(update={"accumulate": parts})
 
 
 def _in_order(runs: Mapping[int, Run]) -> list[Run]:

@@ -13,8 +13,10 @@ from itertools import islice
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mixlab.data import life_signs
 from mixlab.data.images import Batch, FileImages, Images, MemoryImages
 
 MEMORY_LIMIT = 2 * 2**30  # bytes of pixels up to which a folder is decoded once and kept
@@ -44,15 +46,28 @@ def batches(images: Images, order: Sequence[np.ndarray], workers: int = 0) -> Ge
     elif isinstance(images, MemoryImages) or workers == 0 or len(order) < 2:
         found = (source[position] for position in range(len(order)))
     else:
-        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more than cores: their choice
-        forked = torch.multiprocessing.get_start_method() == "fork"
-        prepare = functools.partial(_prepare_worker, parent=os.getpid() if forked else 0)
-        loader = DataLoader(source, batch_size=None, num_workers=min(workers, len(order)), worker_init_fn=prepare)
-        found = iter(loader)
+        found = _from_workers(source, min(workers, len(order)))
     try:
         for batch, unreadable in found:
             images.unreadable.update(unreadable)
             yield batch
+    finally:
+        del found  # the workers end here, not when a traceback lets go of this frame
+
+
+def _from_workers(source: _Batches, count: int) -> Iterator[tuple[Batch, dict[str, str]]]:
+    """Read batches in processes; raises WorkerLost where one of them has died or is frozen."""
+    warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # more than cores: their choice
+    forked = torch.multiprocessing.get_start_method() == "fork"
+    signs = life_signs.no_signs(count)
+    prepare = functools.partial(_prepare_worker, parent=os.getpid() if forked else 0, signs=signs)
+    loader = DataLoader(source, batch_size=None, num_workers=count, worker_init_fn=prepare)
+    found, children = life_signs.started(lambda: iter(loader))
+    try:
+        with life_signs.watched(children, signs):
+            for item in found:
+                yield item
+                life_signs.complain(children)
     finally:
         del found  # the workers end here, not when a traceback lets go of this frame
 
@@ -67,9 +82,10 @@ def _ahead(source: _Batches) -> Iterator[tuple[Batch, dict[str, str]]]:
             yield coming.popleft().result()
 
 
-def _prepare_worker(worker: int, parent: int) -> None:
+def _prepare_worker(worker: int, parent: int, signs: Tensor) -> None:
     if parent:
         _die_with(parent)
+    life_signs.give_signs(signs, worker, os.getpid())
     torch.set_num_threads(1)
     for name in ("SIGINT", "SIGUSR1"):  # sent to the whole group; the parent decides when to stop
         if hasattr(signal, name):

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mixlab import devices
 from mixlab.data.augmentation import augment
 from mixlab.data.draws import draw
 from mixlab.data.images import Batch, Images
@@ -78,16 +79,24 @@ def iterate(
     Args:
         which: of the batches; ranks share them.
     """
-    layout = placement.memory_format(model, device)
-    model = fold(model)
+    folded, layout = fold(model), placement.memory_format(model, device)
     with contextlib.closing(batches(images, in_order(images, BATCH_SIZE)[which], workers)) as found:
         for batch in found:
             if len(batch.indices) == 0:
                 continue
             with torch.inference_mode():
-                inputs = as_input(batch.images.to(device), spec).contiguous(memory_format=layout)
-                answers = model(inputs).float().cpu()
+                answers = _answers(folded, batch.images.to(device), spec, layout).cpu()
             yield answers, batch
+
+
+def _answers(model: nn.Module, images: Tensor, spec: DataSpec, layout: torch.memory_format) -> Tensor:
+    """Return the float32 logits of stored images; what is too much for the memory is answered half by half."""
+    try:
+        return model(as_input(images, spec).contiguous(memory_format=layout)).float()
+    except (RuntimeError, MemoryError) as error:
+        if len(images) == 1 or not devices.is_out_of_memory(error):
+            raise
+    return torch.cat([_answers(model, half, spec, layout) for half in images.tensor_split(2)])
 
 
 def collect(found: Iterator[tuple[Tensor, Batch]]) -> Predictions:

@@ -3,6 +3,7 @@
 Colours are those of Okabe and Ito (2008), which the colour-blind can tell apart, and none carries a meaning alone.
 """
 
+import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
+from mixlab import durable
 from mixlab.errors import DataError
 from mixlab.evaluation.metrics import ClassMetrics, Estimate, Metrics, ReliabilityBins
 
@@ -170,10 +172,12 @@ def clean(axes: Axes) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(path.parent)
+    content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # of names in scripts that the font lacks
-        figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
+        figure.savefig(content, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.1)
+    durable.write_bytes(path, content.getvalue())
 
 
 def short(name: str, longest: int) -> str:

@@ -37,7 +37,7 @@ def save_checkpoint(run: Run, checkpoint: Checkpoint) -> Path:
         "tensors.safetensors": safetensors.torch.save(checkpoint.on_cpu().tensors),
         "state.json": json.dumps({**checkpoint.state, "step": checkpoint.step}).encode(),
     }
-    run.checkpoints.mkdir(exist_ok=True)
+    durable.make_folder(run.checkpoints)
     # A step may be saved twice, before and after the validation of its epoch: no name is ever written over.
     folder = run.checkpoints / f"{checkpoint.step:08d}-{checkpoint.state['epoch']:04d}"
     durable.write_folder(folder, files)

@@ -125,6 +125,13 @@ class Run:
     def add_timing(self, row: Mapping[str, Any]) -> None:
         durable.append_line(self.folder / "timing.jsonl", json.dumps(row))
 
+    def skipped(self) -> list[dict[str, Any]]:
+        """Return the steps that were passed over, and the files of each."""
+        return read_lines(self.folder / "skipped.jsonl")
+
+    def add_skipped(self, row: Mapping[str, Any]) -> None:
+        durable.append_line(self.folder / "skipped.jsonl", json.dumps(row))
+
     def cut_metrics(self, epochs: int) -> None:
         """Forget the rows that a checkpoint after so many epochs does not know of."""
         kept = self.metrics()[:epochs]

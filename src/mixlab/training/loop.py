@@ -7,11 +7,14 @@ from collections.abc import Generator
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
+
 from mixlab.data.images import Batch, Images
 from mixlab.data.loading import batches
 from mixlab.errors import DataError, TrainingError
 from mixlab.evaluation import inference
 from mixlab.run.checkpoint import save_checkpoint
+from mixlab.training import guard
 from mixlab.training.prepare import report_unreadable
 from mixlab.training.progress import epoch_line
 from mixlab.training.session import Session
@@ -35,8 +38,9 @@ def train_to_end(session: Session, state: TrainState) -> None:
 
 
 def save(session: Session, state: TrainState) -> None:
-    """Write a checkpoint; raises TrainingError instead where a number in it is not finite."""
-    _check_finite(session, state)
+    """Write a checkpoint; raises TrainingError, or GoBack, instead where a number in it is not finite."""
+    guard.look(session)
+    guard.check(state)
     if session.ranks.leads:
         save_checkpoint(session.run, state.checkpoint())
 
@@ -49,7 +53,7 @@ def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator
     size = experiment.batch_size
     order = experiment.order(images.labels, state.epoch)[first:last]
     mixed = bool(experiment.augmentation.mix.mixup or experiment.augmentation.mix.cutmix)
-    places = [session.ranks.places(len(whole), experiment.accumulate, mixed) for whole in order]
+    places = [session.ranks.places(len(whole), experiment.parts, mixed) for whole in order]
     own = [whole[own_places] for whole, own_places in zip(order, places, strict=True)]
     session.screen.start(f"epoch {state.epoch + 1}/{experiment.epochs:g}", first, last)
     state.train_mode()
@@ -58,14 +62,16 @@ def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator
         for number, batch in enumerate(found):
             session.stop.check()
             if time.perf_counter() - saved > session.options.save_seconds:
-                save(session, state)
+                if guard.may_save_alone(session):
+                    save(session, state)
                 saved = time.perf_counter()
             yield batch.part_of(order[number], places[number])
             session.screen.advance((number + 1) * size / (time.perf_counter() - started))
 
 
 def _one_step(session: Session, state: TrainState, batch: Batch) -> None:
-    if len(batch.indices) == 0 and session.ranks.world == 1:  # not one file of it can be read; the report names them
+    unread = len(batch.indices) == 0 and session.ranks.world == 1  # not one file of it; the report names them
+    if unread or state.step in session.passed_over:
         state.step += 1
         return
     experiment, spec, images = session.experiment, session.data.spec, len(session.data.train)
@@ -73,21 +79,12 @@ def _one_step(session: Session, state: TrainState, batch: Batch) -> None:
         state.freeze_filters()
     spec = spec.model_copy(update={"image_size": experiment.image_size(state.step, images, spec.image_size)})
     rate = experiment.learning_rate(state.step, images)
-    train_step(state, experiment, spec, batch.to(session.device), rate, session.ranks)
-    if session.device.type == "cpu":  # elsewhere a look each step would make the device wait
-        _check_finite(session, state)
-
-
-def _check_finite(session: Session, state: TrainState) -> None:
-    if not state.is_finite():
-        raise TrainingError(
-            f"the loss or a weight is no longer a finite number at step {state.step:,}; nothing of it was saved. "
-            "Try a smaller --lr, clip_norm=1, or precision=float32"
-        )
+    ours = batch.to(session.device)
+    guard.take(session, state, lambda: train_step(state, experiment, spec, ours, rate, session.ranks))
 
 
 def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: float, steps: int) -> None:
-    _check_finite(session, state)
+    guard.look(session)
     split, images = session.watched
     row: dict[str, Any] = {"epoch": round(state.step / per_epoch, 2), "step": state.step}
     loss, correct, count = state.sums.tolist()
@@ -100,6 +97,8 @@ def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: 
         row |= {f"{split}_loss": found.loss(), f"{split}_top1": found.top1()}
         _choose(session, state, row[f"{split}_top1"], row[f"{split}_loss"])
     report_unreadable(session)
+    if session.experiment.on_nan != "stop":
+        row["skipped_steps"] = guard.passed_over(session, state.epoch * per_epoch, state.step)
     row["learning_rate"] = session.experiment.learning_rate(state.step - 1, len(session.data.train))
     state.sums.zero_()
     state.epoch += 1
@@ -131,7 +130,14 @@ def _watch(session: Session, state: TrainState, split: str, images: Images) -> i
             session.stop.check()
             own += [(logits, batch.without_pixels()) for logits, batch in islice(found, 1)]
     parts = sorted(chain(*ranks.gathered(own)), key=lambda part: part[1].indices[0])
-    return inference.collect(iter(parts))
+    answers = inference.collect(iter(parts))
+    bad = [images.names[index] for index in answers.indices[~np.isfinite(answers.logits).all(1)]]
+    if bad:
+        raise TrainingError(
+            f"after step {state.step:,} the answers to {len(bad)} {split} pictures are not finite numbers, such as "
+            f"to {bad[0]}; nothing of the epoch was saved. {guard.ADVICE}"
+        )
+    return answers
 
 
 def _choose(session: Session, state: TrainState, top1: float, loss: float) -> None:

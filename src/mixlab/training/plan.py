@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -11,16 +10,16 @@ from mixlab import devices
 from mixlab.data.catalogue import DataSet
 from mixlab.data.images import FileImages
 from mixlab.data.loading import held_bytes
-from mixlab.errors import DataError, TrainingError
+from mixlab.errors import TrainingError
 from mixlab.experiment import Experiment
 from mixlab.kernels import library, placement
 from mixlab.models import catalogue, inspection
 from mixlab.models.folding import fold
 from mixlab.models.layers import SameConv2d
+from mixlab.training.memory import TRIED, fit_parts, repeated, sample
 from mixlab.training.state import fresh_model, state_of
 from mixlab.training.step import train_step
 
-TRIED = 64  # pictures that are measured with
 SAFETY = 0.93  # share of a time limit that is planned for; clocks of busy machines vary
 
 
@@ -49,6 +48,7 @@ class Plan:
     slow_kernels: str = ""  # why a ConvMixer has no compiled kernels here
     unread_edge: int = 0  # pixels at the right, and as many at the bottom, that are in no patch
     range_test_steps: int = 0  # before step 0, that choose the learning rate; 0: it is given
+    parts: int = 1  # that a batch is computed in
 
     @property
     def step_seconds(self) -> float:
@@ -76,6 +76,11 @@ class Plan:
             *([f"note     {self.slow_kernels}"] if self.slow_kernels else []),
             f"training {self.epochs:g} epochs, {self.steps:,} steps of {self.batch_size} images on {self.device}, "
             f"{self.precision}",
+            *(
+                [f"note     a batch is computed in {self.parts} parts, and BatchNorm sees one"]
+                if self.parts > 1
+                else []
+            ),
             *([f"lr       auto: {first}"] if self.range_test_steps else []),
             f"estimate {duration(self.seconds)}, {self.memory_bytes / 2**30:.1f} GiB of memory",
         ]
@@ -90,7 +95,7 @@ def resolve(
     range_test_steps: int = 0,
     ranks: int = 1,
 ) -> tuple[Experiment, Plan]:
-    """Return the experiment as it is on a device, with as many epochs as fit into a limit of time, and its plan.
+    """Return the experiment as it is on a device: parts that fit its memory, epochs that fit a limit; and its plan.
 
     Args:
         max_seconds: of everything; 0: as long as it takes.
@@ -98,10 +103,11 @@ def resolve(
         ranks: that share each batch.
 
     Raises:
-        TrainingError: where not even ten steps fit, or the range test takes more than half of the time.
+        TrainingError: where not even ten steps fit, the range test takes more than half of the time, or one image is
+            too much for the memory.
         DataError: where the first pictures cannot be read.
     """
-    experiment = settle(experiment, device)
+    experiment = fit_parts(settle(experiment, device), data, device, ranks)
     found = replace(make_plan(experiment, data, device, workers, ranks), range_test_steps=range_test_steps)
     if not max_seconds:
         return experiment, found
@@ -130,11 +136,11 @@ def make_plan(experiment: Experiment, data: DataSet, device: torch.device, worke
     model, images = fresh_model(experiment, data.spec), len(data.train)
     channels, size = data.spec.channels, data.spec.image_size
     batch = min(experiment.batch_size, images)
-    share = {"batch_size": max(batch // ranks, 1), "accumulate": max(experiment.accumulate // ranks, 1)}
+    share = {"batch_size": max(batch // ranks, 1), "accumulate": max(experiment.parts // ranks, 1)}
     step, forward = _measure(experiment.model_copy(update=share), data, device, workers)
     watched = data.validation if experiment.protocol == "honest" else data.test
     weights = inspection.parameters(model) * 4 * (6 if experiment.weight_average else 5)
-    activations = inspection.activation_bytes(model, max(batch // experiment.accumulate, 1), channels, size)
+    activations = inspection.activation_bytes(model, max(batch // experiment.parts, 1), channels, size)
     return Plan(
         model=catalogue.published_name(experiment.model),
         data=experiment.data.label,
@@ -156,6 +162,7 @@ def make_plan(experiment: Experiment, data: DataSet, device: torch.device, worke
         memory_bytes=weights + activations + held_bytes(data.train) + held_bytes(data.validation),
         slow_kernels=_slow_kernels(model, device),
         unread_edge=experiment.model.unread_edge(size),
+        parts=experiment.parts,
     )
 
 
@@ -201,16 +208,13 @@ def device_name(device: torch.device) -> str:
 def _measure(experiment: Experiment, data: DataSet, device: torch.device, workers: int) -> tuple[float, float]:
     """Return the seconds per image of a training step and of a forward pass, decoding included."""
     state = state_of(fresh_model(experiment, data.spec), experiment, data, device)
-    spread = np.linspace(0, len(data.train) - 1, min(len(data.train), TRIED)).astype(np.int64)
     started = time.perf_counter()
-    batch = data.train.batch(spread)
+    batch = sample(data)
     streamed = isinstance(data.train, FileImages)
-    decoding = (time.perf_counter() - started) / len(spread) / max(workers, 1) if streamed else 0.0
-    if len(batch.indices) == 0:
-        raise DataError(f"none of {len(spread)} training pictures can be read; mixlab data check names the reasons")
+    decoding = (time.perf_counter() - started) / min(len(data.train), TRIED) / max(workers, 1) if streamed else 0.0
     count = min(experiment.batch_size, len(batch.indices))
-    batch = batch.first(count).to(device)
-    trial = experiment.model_copy(update={"accumulate": min(experiment.accumulate, count)})
+    batch = repeated(batch, count).to(device)
+    trial = experiment.model_copy(update={"accumulate": min(experiment.parts, count)})
     state.train_mode()
     for _, size in trial.image_sizes:  # on a GPU kernels are chosen for each, before the environment is written down
         train_step(state, trial, data.spec.model_copy(update={"image_size": size}), batch, rate=0.0)
@@ -219,7 +223,7 @@ def _measure(experiment: Experiment, data: DataSet, device: torch.device, worker
         started = _now(device)
         train_step(state, trial, data.spec, batch, rate=0.0)
         steps.append(_now(device) - started)
-    forward = _measure_forward(state.model, data, device, count)
+    forward = _measure_forward(state.model, data, device, max(count // trial.parts, 1))
     return sorted(steps[1:])[(len(steps) - 1) // 2] / count + decoding, forward + decoding
 
 

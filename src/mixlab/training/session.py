@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mixlab.data.catalogue import DataSet
 from mixlab.data.images import Images
@@ -46,6 +47,8 @@ class Session:
     stop: StopSignals
     ranks: Ranks = ALONE
     named: set[str] = field(default_factory=set)  # unreadable files that were reported
+    passed_over: set[int] = field(default_factory=set)  # steps that must not be taken, see training/guard.py
+    unseen: list[tuple[int, Tensor]] = field(default_factory=list)  # step, and whether it left finite numbers only
 
     @property
     def where(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
-from mixlab.errors import Interrupted
+from mixlab.errors import Interrupted, WorkerLost
 from mixlab.ranks import ALONE, Ranks
 
 ASKING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
@@ -44,7 +44,7 @@ class StopSignals:
         """Where a signal has come, raise Interrupted for workers that it ended before they could ignore it."""
         try:
             yield
-        except RuntimeError:
+        except (RuntimeError, WorkerLost):
             if self.asked and self.ranks.world == 1:
                 self.check()
             raise

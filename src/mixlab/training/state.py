@@ -103,10 +103,15 @@ class TrainState:
         self.best = Best(**checkpoint.state["best"], weights=_group(checkpoint.tensors, "best"))
         self.step, self.epoch = checkpoint.step, checkpoint.state["epoch"]
 
-    def is_finite(self) -> bool:
-        """Whether every weight and every sum so far is a finite number."""
-        checks = [parameter.isfinite().all() for parameter in self.model.parameters()] + [self.sums.isfinite().all()]
-        return bool(torch.stack(checks).all())
+    def is_finite(self) -> Tensor:
+        """Whether every number that a step changes is finite, (), bool, on the device."""
+        modules = [self.model] if self.average is None else [self.model, self.average]
+        found = [tensor for module in modules for tensor in [*module.parameters(), *module.buffers()]]
+        found += [value for values in self.optimizer.state.values() for value in values.values()]
+        norms = torch._foreach_norm(  # pyright: ignore[reportPrivateImportUsage]
+            [tensor.detach() for tensor in [*found, self.sums] if _is_measured(tensor, self.sums)], float("inf")
+        )
+        return torch.stack(norms).isfinite().all()
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
         state: dict[int, dict[str, Any]] = {}
@@ -139,6 +144,11 @@ def state_of(model: nn.Module, experiment: Experiment, data: DataSet, device: to
         classes=data.spec.classes,
         class_weights=None if weights is None else torch.from_numpy(weights).float().to(device),
     )
+
+
+def _is_measured(value: Any, like: Tensor) -> bool:
+    """Whether a value is a floating tensor on a device; the optimiser counts its steps on the CPU."""
+    return isinstance(value, Tensor) and value.is_floating_point() and value.device == like.device
 
 
 def _group(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

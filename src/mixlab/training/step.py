@@ -60,10 +60,10 @@ def _add_gradients(
     before, means = ([statistic.clone() for statistic in statistics] for _ in range(2))
     for mean in means:
         mean.zero_()
-    parts = max(experiment.accumulate, ranks.world)
+    parts = max(experiment.parts, ranks.world)
     if not ranks.leads:  # the leader's sums are of all ranks and all steps before
         state.sums.zero_()
-    for part in ranks.own_parts(len(batch.whole), experiment.accumulate):
+    for part in ranks.own_parts(len(batch.whole), experiment.parts):
         rows = _rows(batch, part)
         if rows.stop or experiment.sync_batchnorm:  # which waits for every rank
             randomness.seed_torch(inputs.device, experiment.seed, *_stream(state.step, part))

@@ -3,13 +3,12 @@
 import contextlib
 from collections.abc import Iterator
 
-import torch
 from torch import nn
 
 from mixlab import devices, ranks
 from mixlab.config import digest
 from mixlab.data.catalogue import DataSet
-from mixlab.errors import Interrupted, TrainingError, UsageError
+from mixlab.errors import Interrupted, TrainingError, UsageError, WorkerLost
 from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.kernels import choice
@@ -20,8 +19,10 @@ from mixlab.run.folder import Request, Run, open_run
 from mixlab.training import changes, lr_files, tensorboard
 from mixlab.training.changes import Seen
 from mixlab.training.finish import finish
+from mixlab.training.guard import GoBack
 from mixlab.training.loop import save, train_to_end
 from mixlab.training.lr_range import RangeTest, Sweep, measure
+from mixlab.training.memory import fit_parts
 from mixlab.training.plan import Plan, resolve, settle
 from mixlab.training.prepare import check_data, check_same_data, hold, note_changes, report_unreadable
 from mixlab.training.progress import Screen
@@ -39,6 +40,7 @@ def train(experiment: Experiment, options: Options) -> Run:
         DataError: where the data cannot be used.
         TrainingError: where the loss is no longer finite.
         Interrupted: where a signal asked to stop; everything is saved.
+        WorkerLost: where a process that decodes has died or is frozen; everything is saved.
     """
     with ranks.joined() as together:
         opened = together.led(
@@ -59,20 +61,22 @@ def resume(run: Run, options: Options) -> Run:
         request, is_finished = together.led(lambda: (run.request, run.is_finished))
         if not is_finished:
             screen = Screen(run.log, options.quiet) if together.leads else Screen(None, quiet=True)
-            with screen, _explained(request.experiment):
+            with screen, _explained(request.experiment, run):
                 _train(run, request, options, screen, together)
         together.wait()  # for the leader: what follows may read the finished run
     return run
 
 
 @contextlib.contextmanager
-def _explained(experiment: Experiment) -> Iterator[None]:
+def _explained(experiment: Experiment, run: Run | None = None) -> Iterator[None]:
     """Say what to do where memory ran out or BatchNorm has nothing to average."""
-    parts = experiment.accumulate * 2
     try:
         yield
-    except (RuntimeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    except (RuntimeError, ValueError, MemoryError) as error:
+        if run is not None and (run.folder / "experiment.json").exists():
+            experiment = run.experiment  # with the parts that were found
+        parts = experiment.parts * 2
+        if devices.is_out_of_memory(error):
             raise TrainingError(
                 f"out of memory at batch {experiment.batch_size} on this device. "
                 f"Try --batch-size {max(experiment.batch_size // 2, 1)}, or --accumulate {parts} "
@@ -81,7 +85,7 @@ def _explained(experiment: Experiment) -> Iterator[None]:
         if "Expected more than 1 value per channel" in str(error):
             raise TrainingError(
                 f"BatchNorm cannot average one value: batch_size={experiment.batch_size} in "
-                f"{experiment.accumulate} parts is too small for this model; give more images to a part"
+                f"{experiment.parts} parts is too small for this model; give more images to a part"
             ) from None
         raise
 
@@ -111,7 +115,9 @@ def find_learning_rate(experiment: Experiment, options: Options, sweep: Sweep) -
     with Screen(None, options.quiet) as screen, _explained(experiment):
         screen.say([f"note     {note}" for note in data.notes])
         data = hold(data, device, options, screen)
-        found = measure(settle(experiment, device), data, device, options.workers, sweep, screen)
+        found = measure(
+            fit_parts(settle(experiment, device), data, device), data, device, options.workers, sweep, screen
+        )
         if data.train.unreadable:
             screen.say(
                 f"skipped  {len(data.train.unreadable)} files that cannot be read (mixlab data check names them)"
@@ -145,32 +151,45 @@ def _train(run: Run, asked: Request, options: Options, screen: Screen, together:
     data = hold(data, device, options, screen)
     experiment = together.led(lambda: _resolve(run, options, data, seen, screen, together))
     session = Session(run, experiment, options, data, device, screen, StopSignals(together), together)
-    if experiment.sync_batchnorm and max(experiment.accumulate, together.world) % together.world:
+    if experiment.sync_batchnorm and max(experiment.parts, together.world) % together.world:
         raise UsageError(
-            f"sync_batchnorm: the batches of this run have {experiment.accumulate} parts, which {together.world} ranks "
+            f"sync_batchnorm: the batches of this run have {experiment.parts} parts, which {together.world} ranks "
             "cannot share evenly; go on with another number of ranks"
         )
+    session.passed_over.update(row["step"] for row in together.led(run.skipped))
     report_unreadable(session)
     together.led(lambda: note_changes(session))
     choice.adopt(together.led(choice.made))  # of kernels: one choice on all ranks
-    state = _state(session)
-    if options.tensorboard and together.leads:
-        _begin_tensorboard(session, state)
     with session.stop:
-        try:
-            train_to_end(session, state)
-        except Interrupted as interruption:
-            save(session, state)
-            together.wait()  # torchrun ends all ranks once one has left
-            many = f" --nproc {together.world}" if together.world > 1 else ""
-            raise Interrupted(
-                f"{interruption}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}{many}"
-            ) from None
+        state = _train_to_end(session)
     if together.leads:
         if options.tensorboard:
             tensorboard.log_filters(run, state.shipped, state.step)
         finish(run, experiment, data, device, state, options.workers)
         screen.say(f"finished {run.folder}")
+
+
+def _train_to_end(session: Session) -> TrainState:
+    """Train from the newest checkpoint to the last step, and return the state there."""
+    run, together = session.run, session.ranks
+    while True:
+        state = _state(session)
+        if session.options.tensorboard and together.leads:
+            _begin_tensorboard(session, state)
+        with contextlib.suppress(GoBack):
+            try:
+                train_to_end(session, state)
+                session.stop.check()
+            except (Interrupted, WorkerLost) as reason:
+                if together.world > 1 and isinstance(reason, WorkerLost):  # the other ranks are in the middle of a step
+                    raise
+                save(session, state)
+                together.wait()  # torchrun ends all ranks once one has left
+                many = f" --nproc {together.world}" if together.world > 1 else ""
+                raise type(reason)(
+                    f"{reason}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}{many}"
+                ) from None
+            return state
 
 
 def _resolve(run: Run, options: Options, data: DataSet, seen: Seen, screen: Screen, together: Ranks) -> Experiment:
@@ -191,11 +210,13 @@ def _resolve(run: Run, options: Options, data: DataSet, seen: Seen, screen: Scre
 
 def _in_parts(experiment: Experiment, together: Ranks) -> Experiment:
     """Return the experiment with a part of each batch for every rank, and as many for each where they wait."""
-    parts, world = max(experiment.accumulate, together.world), together.world
+    parts, world = max(experiment.parts, together.world), together.world
     if experiment.sync_batchnorm:
         parts = -(-parts // world) * world
     if parts > experiment.batch_size:
         raise UsageError(f"a batch of {experiment.batch_size} images is too small for {world} ranks")
+    if experiment.accumulate == "auto":  # yet to be found, as many for each rank
+        return experiment
     return experiment.model_copy(update={"accumulate": parts})
 
 
