@@ -39,7 +39,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, dtype: str):
         found.read(2)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10**6), st.integers(0, 7))
 def test_a_flipped_bit_anywhere_never_gives_other_pixels(tmp_path_factory, place: int, bit: int):
     path = tmp_path_factory.mktemp("flip") / "a.pixels"
