@@ -23,7 +23,7 @@ MEGABYTE = 2**20
 def case(number: int, root: Path) -> str:
     """Train where a whole batch does not fit; then with the parts that were found, and memory for all."""
     small.without_fault()  # imports what the end of a training needs
-    allowed = random.Random(number).randrange(240, 410)  # megabytes; a whole batch takes 430
+    allowed = random.Random(number).randrange(240, 350)  # megabytes; a whole batch takes 430
     pictures = small.prepared(root, 36)
     short = processes.ended(_words(root, pictures, "short", "auto"), root, lambda: _limit(allowed))
     if short.code != 0:
