@@ -15,6 +15,7 @@ from torture.check import Check
 from torture.exact_resume import RECIPE, draw_pictures, fingerprint
 
 RECORDED = Path(__file__).with_name("recorded.py")
+SIGNAL_LIMIT = 6.0  # seconds, a step of less than one included
 AGENT = {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # without it torchrun rarely comes back
 
 
@@ -108,6 +109,28 @@ def frozen_rank(number: int, root: Path) -> str:
     return "" if seconds <= 30 else f"noticed after {seconds:.0f} s"
 
 
+def signalled_ranks(number: int, root: Path) -> str:
+    """Send a signal to a training of two ranks at a random moment; it must be saved and gone, and go on exactly."""
+    dice, sent = random.Random(number), (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)[number % 3]
+    recipe = _recipe(root, number)
+    for name in ("whole", "broken"):
+        words = [sys.executable, "-m", "mixlab", *_train(recipe, root / name, 1), "--nproc", "2"]
+        if name == "broken":
+            process = subprocess.Popen(words, env={**os.environ, **AGENT}, stderr=subprocess.PIPE)
+            wait_for(root / name / "run", dice.randint(1, 4), process)
+            time.sleep(dice.uniform(0, 1))
+            process.send_signal(sent)
+            try:
+                _, errors = process.communicate(timeout=SIGNAL_LIMIT)
+            except subprocess.TimeoutExpired:
+                return f"{sent.name}: still there after {SIGNAL_LIMIT:g} s: {_errors(process)}"
+            if process.returncode not in (0, 130) or (process.returncode and b"saved at step" not in errors):
+                return f"{sent.name}: exit code {process.returncode}: {errors.decode()[-400:]}"
+        subprocess.run(words, env={**os.environ, **AGENT}, check=True, capture_output=True, timeout=400)
+    same = fingerprint(root / "whole" / "run") == fingerprint(root / "broken" / "run")
+    return "" if same else f"{sent.name}: the training that went on differs"
+
+
 def _recipe(root: Path, seed: int) -> Path:
     draw_pictures(root / "pictures")
     recipe = root / "recipe.toml"
@@ -146,6 +169,13 @@ CHECKS = [
         claim="1, 2 and 3 ranks compute the same pictures in the same order at each step, none missing and none twice",
         case=same_pictures,
         full=10,
+        sample=1,
+    ),
+    Check(
+        name="T8r",
+        claim="a signal to a training of 2 ranks: gone within 5 s and a step, and the same command goes on exactly",
+        case=signalled_ranks,
+        full=20,
         sample=1,
     ),
     Check(

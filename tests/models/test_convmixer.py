@@ -148,6 +148,7 @@ def test_same_padding_is_torchs(kernel_size: int):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says once that even kernels make it copy
         torch.testing.assert_close(ours(images), theirs(images))
+        torch.testing.assert_close(ours.eval()(images), theirs(images))  # without the kernels of training
 
 
 def test_macs_include_the_depthwise_part():

@@ -56,11 +56,10 @@ def _add_gradients(
 
     BatchNorm's running statistics become the mean of what each part makes of them, so that no order of parts counts.
     """
-    statistics = _statistics(state.model)
-    before, means = ([statistic.clone() for statistic in statistics] for _ in range(2))
-    for mean in means:
-        mean.zero_()
     parts = max(experiment.parts, ranks.world)
+    statistics = _statistics(state.model) if parts > 1 else []
+    before = [statistic.clone() for statistic in statistics]
+    means = [torch.zeros_like(statistic) for statistic in statistics]
     if not ranks.leads:  # the leader's sums are of all ranks and all steps before
         state.sums.zero_()
     for part in ranks.own_parts(len(batch.whole), experiment.parts):
@@ -68,15 +67,13 @@ def _add_gradients(
         if rows.stop or experiment.sync_batchnorm:  # which waits for every rank
             randomness.seed_torch(inputs.device, experiment.seed, *_stream(state.step, part))
             _add_gradient(state, experiment, inputs[rows], targets[rows], len(batch.whole))
-        if parts > 1:
-            for statistic, mean, old in zip(statistics, means, before, strict=True):
-                mean.add_(statistic, alpha=1 / parts)
-                statistic.copy_(old)
+        for statistic, mean, old in zip(statistics, means, before, strict=True):
+            mean.add_(statistic, alpha=1 / parts)
+            statistic.copy_(old)
     if ranks.world > 1:
         ranks.add_up([*_gradients(state.model), *means, state.sums])
-    if parts > 1:
-        for statistic, mean in zip(statistics, means, strict=True):
-            statistic.copy_(mean)
+    for statistic, mean in zip(statistics, means, strict=True):
+        statistic.copy_(mean)
 
 
 def _rows(batch: Batch, part: Part) -> slice:
