@@ -2,10 +2,12 @@
 
 import os
 import unicodedata
+from pathlib import Path
 
 import pytest
 
 from mixlab.data.folder import scan
+from mixlab.data.names import expand
 from mixlab.errors import DataError
 
 
@@ -221,3 +223,13 @@ def test_scanning_changes_nothing(make):
     assert {path: status.st_mtime_ns for path, status in before.items()} == {
         path: status.st_mtime_ns for path, status in after.items()
     }
+
+
+def test_a_folder_may_be_called_as_a_kind_of_data_set(pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(pictures.parent)
+    for name in ("folder", "shards"):
+        pictures = pictures.rename(pictures.with_name(name))
+        assert expand(name)["path"] == expand({"name": name})["path"] == str(pictures)
+        assert expand(name)["name"] == "folder"
+    with pytest.raises(DataError, match="neither a data set nor a folder"):
+        expand("folder")

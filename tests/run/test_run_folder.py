@@ -182,3 +182,9 @@ def test_a_bundle_is_json_and_safetensors_only(bundle: Path):
         "model.safetensors",
     }
     json.loads((bundle / "bundle.json").read_text())
+
+
+def test_a_run_that_never_began_gives_its_name_to_another(tmp_path: Path):
+    open_run(Request(experiment=Experiment(seed=1)), "run", tmp_path, new=False)
+    again = open_run(Request(experiment=Experiment(seed=2)), "run", tmp_path, new=False)
+    assert again.request.experiment.seed == 2

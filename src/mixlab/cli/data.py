@@ -88,24 +88,25 @@ def stats(name: str, overrides: tuple[str, ...], workers: int, as_json: bool, **
 @data.command()
 @click.argument("name", metavar="FOLDER")
 @click.argument("out", metavar="OUT")
+@common.overrides
+@common.recipe
 @click.option("--shard-size", default="256MB", show_default=True, metavar="SIZE", help="Most that a tar file has.")
 @common.ignore_unknown_classes
 @common.workers
 @common.as_json
 @common.quiet_warnings
 def pack(
-    name: str, out: str, shard_size: str, ignore_unknown_classes: bool | None, workers: int, as_json: bool
+    name: str, out: str, overrides: tuple[str, ...], shard_size: str, workers: int, as_json: bool, **options: Any
 ) -> None:
     """Write a folder of pictures as tar shards (WebDataset's layout) into a new folder, for train --data OUT.
 
     The pictures' bytes stay as they are; those that cannot be read are named and left out.
     """
     from mixlab.data import shard_writer
-    from mixlab.data.catalogue import parse_data
     from mixlab.places import expand_user
 
     size = common.size_bytes("--shard-size", shard_size)
-    config = parse_data(common.data_fields(name, ignore_unknown_classes))
+    config = _experiment(name, overrides, options).data
     found = shard_writer.pack(config, expand_user(out), size, workers, lambda line: common.echo(line, err=True))
     if as_json:
         return common.print_json(found.as_json())

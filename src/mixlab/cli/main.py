@@ -108,6 +108,6 @@ def _one_line(error: click.ClickException) -> str:
 def _complain(message: str, code: int) -> int:
     if launch.leads():
         common.echo(f"error: {message}", err=True)
-    elif code != 130:  # by a signal all ranks end, and one says so
+    elif code not in (2, 130):  # a wrong word or a signal is one for all ranks, and the leader says so
         common.echo(f"error in rank {os.environ['RANK']}: {message}", err=True)
     return code

@@ -29,7 +29,7 @@ class RateOrAuto(click.ParamType):
 @click.option("--max-time", default="", metavar="TIME", help="Fit the epochs into a time, such as 25m.")
 @click.option("--name", default="", help="Name of the run's folder.")
 @click.option("--new", is_flag=True, help="Start another run where this one exists.")
-@click.option("--resume", default="", metavar="RUN", help="Go on with a run, with no other argument.")
+@click.option("--resume", default="", metavar="RUN", help="Go on with a run; it needs no other argument.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @common.stream
 @common.cache
@@ -70,7 +70,7 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     if options["download"] and not launch.is_rank():
         common.fetch_missing([experiment.data])
     if options["dry_run"]:
-        return _show_plan(training.plan(experiment, chosen), as_json)
+        return _show_plan(training.plan(experiment, chosen, options["nproc"]), as_json)
     if apart:
         return launch.start(options["nproc"])
     return _show(training.train(experiment, chosen), as_json, options["quiet"])

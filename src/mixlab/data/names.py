@@ -12,6 +12,7 @@ from mixlab.errors import DataError, UsageError, did_you_mean, shown
 from mixlab.places import expand_user
 
 NAMES = ("digits", *DOWNLOADS)
+KINDS = ("folder", "shards")  # of data sets that have a path; a folder may be called so, too
 
 
 def expand(data: Any) -> dict[str, Any]:
@@ -30,7 +31,8 @@ def expand(data: Any) -> dict[str, Any]:
         sizes = {"imagenette160": 128, "imagenette320": 224, "imagenette": 224}
         home = {"path": str(data_home() / DOWNLOADS[name].folder), "image_size": sizes[name]}
         return _absolute({**home, **fields, "name": "folder"})
-    if name in ("digits", "cifar10", "cifar100", "folder", "shards"):
+    a_place = name in KINDS and "path" not in fields and (os.path.isdir(name) or not isinstance(data, Mapping))
+    if name in ("digits", "cifar10", "cifar100", *KINDS) and not a_place:
         return _absolute({**fields, "name": name})
     looks_like_path = os.sep in name or name.startswith(("~", ".")) or name.endswith(".tar") or os.path.exists(name)
     if not looks_like_path:
@@ -48,7 +50,7 @@ def _kind_of(path: Path) -> str:
 def _absolute(fields: dict[str, Any]) -> dict[str, Any]:
     """Make the path absolute, and that of labels_csv where it is not in the data's folder."""
     found, root = dict(fields), Path()
-    path = fields.get("path", "." if fields["name"] in ("folder", "shards") else "")
+    path = fields.get("path", "." if fields["name"] in KINDS else "")
     labels = fields.get("labels_csv")
     if isinstance(path, str) and path:
         found["path"] = _from_anywhere(path)

@@ -266,8 +266,11 @@ def open_run(request: Request, name: str, root: Path, new: bool) -> Run:
     if new:
         folder = next(path for path in _numbered(folder) if not path.exists())
     run = Run(folder)
-    if (folder / "request.json").exists():
+    if (folder / "experiment.json").exists():
         _refuse_other(run, request)
+    elif (folder / "request.json").exists():  # it never came to a first step
+        with run.lock():
+            durable.write_json(folder / "request.json", request.model_dump(mode="json"))
     elif folder.exists() and any(path.name != "lock" and path.suffix != ".partial" for path in folder.iterdir()):
         raise RunError(f"{folder} exists and is no run; choose another --name or --out")
     durable.make_folder(folder)

@@ -90,14 +90,15 @@ def _explained(experiment: Experiment, run: Run | None = None) -> Iterator[None]
         raise
 
 
-def plan(experiment: Experiment, options: Options) -> Plan:
-    """Return what `train` would do; writes nothing. Raises as `train`."""
+def plan(experiment: Experiment, options: Options, processes: int = 1) -> Plan:
+    """Return what `train` would do in so many processes; writes nothing. Raises as `train`."""
     device = devices.choose_device(options.device)
     data = experiment.data.load(experiment.seed, carve_validation=experiment.protocol == "honest")
     check_data(data, experiment)
     steps = Sweep().steps if options.auto_learning_rate else 0
     with _explained(experiment):
-        return resolve(experiment, data, device, options.max_seconds, options.workers, steps)[1]
+        experiment = _in_parts(experiment, Ranks(world=processes))
+        return resolve(experiment, data, device, options.max_seconds, options.workers, steps, processes)[1]
 
 
 def find_learning_rate(experiment: Experiment, options: Options, sweep: Sweep) -> RangeTest:
