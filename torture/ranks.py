@@ -176,7 +176,7 @@ CHECKS = [
         claim="a signal to a training of 2 ranks: gone within 5 s and a step, and the same command goes on exactly",
         case=signalled_ranks,
         full=20,
-        sample=1,
+        sample=0,
     ),
     Check(
         name="T11",

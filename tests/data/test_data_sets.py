@@ -127,7 +127,7 @@ def test_paths_mean_the_same_from_any_folder(pictures: Path, tmp_path: Path, mon
     assert [config.labels_csv for config in found] == [str(tmp_path / "mine.csv"), "inside.csv"] * 2
     assert found[:2] == found[2:]
     assert parse_data(found[0].model_dump()) == found[0]
-    assert parse_data("folder").path == str(Path.cwd())  # pyright: ignore[reportAttributeAccessIssue]
+    assert parse_data({"name": "folder"}).path == str(Path.cwd())  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_imagenettes_folders_have_readable_names(pictures: Path):

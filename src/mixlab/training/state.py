@@ -108,9 +108,10 @@ class TrainState:
         modules = [self.model] if self.average is None else [self.model, self.average]
         found = [tensor for module in modules for tensor in [*module.parameters(), *module.buffers()]]
         found += [value for values in self.optimizer.state.values() for value in values.values()]
-        norms = torch._foreach_norm(  # pyright: ignore[reportPrivateImportUsage]
-            [tensor.detach() for tensor in [*found, self.sums] if _is_measured(tensor, self.sums)], float("inf")
-        )
+        measured = [tensor.detach() for tensor in [*found, self.sums] if _is_measured(tensor, self.sums)]
+        if self.sums.device.type == "cpu":  # a sum takes a tenth of the time of a norm, and shows the same
+            return torch.stack([tensor.sum() for tensor in measured]).isfinite().all()
+        norms = torch._foreach_norm(measured, float("inf"))  # pyright: ignore[reportPrivateImportUsage]
         return torch.stack(norms).isfinite().all()
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
