@@ -25,7 +25,7 @@ from PIL import Image
 
 from mixlab import devices
 from mixlab.data import cache
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.data.images import FileImages, Images
 from mixlab.data.loading import in_memory
 from mixlab.errors import DataError, MixlabError

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from mixlab.api import evaluate, load
-from mixlab.data.catalogue import DataSet, parse_data
+from mixlab.data.catalogue import parse_data
+from mixlab.data.data_set import DataSet
 from mixlab.data.images import FileImages
 from mixlab.errors import DataError
 from mixlab.experiment import parse_experiment

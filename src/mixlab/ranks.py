@@ -130,7 +130,10 @@ def joined() -> Iterator[Ranks]:
 
     A rank that freezes or vanishes ends this process within 30 seconds.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdecimal() or int(text) == 0:
+        raise UsageError(f"WORLD_SIZE={text}: expected the number of processes that train together")
+    world = int(text)
     if world == 1 or distributed.is_initialized():  # inside another block, or the caller's own processes
         yield Ranks(distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else ALONE
         return

@@ -13,7 +13,8 @@ from PIL import Image
 
 from mixlab import durable
 from mixlab.data import cache
-from mixlab.data.catalogue import DataSet, parse_data
+from mixlab.data.catalogue import parse_data
+from mixlab.data.data_set import DataSet
 from mixlab.data.downloads import data_home
 from mixlab.data.images import FileImages
 from mixlab.data.loading import batches, in_memory, in_order

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from mixlab.data import cache, shard_index, shard_writer
-from mixlab.data.catalogue import DataSet, ShardsConfig, parse_data
+from mixlab.data.catalogue import ShardsConfig, parse_data
 from mixlab.data.check import check
+from mixlab.data.data_set import DataSet
 from mixlab.data.images import FileImages
 from mixlab.data.loading import batches, in_order
 from mixlab.data.names import expand

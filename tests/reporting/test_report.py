@@ -12,7 +12,7 @@ from PIL import Image
 
 from mixlab.comparison.compare import Comparison, compare
 from mixlab.comparison.compose import ComparisonFile, compose_request
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.errors import RunError
 from mixlab.evaluation.leaderboard import Failure, Leaderboard, Pair, Row
 from mixlab.evaluation.metrics import reliability_of

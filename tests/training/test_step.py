@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.data.images import MemoryImages
 from mixlab.evaluation.inference import as_training_input
 from mixlab.experiment import Experiment, parse_experiment

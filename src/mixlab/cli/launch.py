@@ -12,7 +12,7 @@ RESTARTS = 3
 
 def is_rank() -> bool:
     """Return whether this process is one of several that train together."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def leads() -> bool:

@@ -8,7 +8,7 @@ from torch import nn
 
 from mixlab.comparison.request import Budget
 from mixlab.config import digest
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.errors import UsageError
 from mixlab.experiment import Experiment
 from mixlab.models import inspection

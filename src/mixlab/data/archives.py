@@ -13,13 +13,13 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import torch
 
+from mixlab.data.tars import CONTROL, READ_ERRORS, tar_members
 from mixlab.errors import DataError
 
 MAX_BYTES = 50_000_000_000
@@ -27,26 +27,8 @@ MAX_FILES = 2_000_000
 
 _CHUNK = 1 << 16
 _MAX_DEPTH = 64
-_MAX_PADDING = 1 << 20  # bytes of a tar after its last member
-_END_OF_TAR = bytes(512)
 _ZIP_HEADER = 30  # bytes, before the name; more may follow the name
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
-# What the standard library's readers raise on damaged or hostile archives.
-READ_ERRORS = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    lzma.LZMAError,
-    zlib.error,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    RuntimeError,
-    MemoryError,
-)
 
 
 def download(url: str, target: Path, digest: str) -> Path:
@@ -122,7 +104,7 @@ class _Writer:
 
     def begin(self, name: str) -> Path:
         """Name the member at hand and return the path it will have."""
-        self.member = ascii(name) if _CONTROL.search(name) else name
+        self.member = ascii(name) if CONTROL.search(name) else name
         return self.folder.joinpath(*self._parts(name))
 
     def make_folder(self, path: Path) -> None:
@@ -158,37 +140,11 @@ class _Writer:
             raise self.refuse("an absolute path")
         if ".." in parts:
             raise self.refuse("a path that leads out of the folder")
-        if "\\" in name or _CONTROL.search(name):
+        if "\\" in name or CONTROL.search(name):
             raise self.refuse("a name with a backslash or control character")
         if len(parts) > _MAX_DEPTH:
             raise self.refuse(f"nested deeper than {_MAX_DEPTH} folders")
         return parts
-
-
-class _Bounded:
-    """A seekable stream that refuses long single reads: tarfile reads headers whole, however long they claim to be."""
-
-    def __init__(self, stream: io.BufferedIOBase) -> None:
-        self._stream = stream
-        self.last = b""
-
-    def read(self, size: int = -1, /) -> bytes:
-        if not 0 <= size <= _CHUNK:
-            raise tarfile.ReadError(f"a header of {size} bytes, more than the limit of {_CHUNK}")
-        self.last = self._stream.read(size)
-        return self.last
-
-    def write(self, data: bytes, /) -> int:
-        raise io.UnsupportedOperation("read only")
-
-    def seek(self, position: int, /) -> int:
-        return self._stream.seek(position)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def close(self) -> None:
-        self._stream.close()
 
 
 def _read_into(writer: _Writer) -> None:
@@ -216,26 +172,6 @@ def _uncompressed(archive: Path, start: bytes) -> Iterator[io.BufferedIOBase]:
 def _read_tar(writer: _Writer, stream: io.BufferedIOBase) -> None:
     for tar, member in tar_members(stream):
         _read_tar_member(writer, tar, member)
-
-
-def tar_members(stream: io.BufferedIOBase) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield each member of a tar that is not compressed.
-
-    Raises:
-        TarError, and whatever else is in READ_ERRORS, where it is damaged or cut off, or has something behind its end.
-    """
-    bounded = _Bounded(stream)
-    with tarfile.open(fileobj=bounded, mode="r:") as tar:
-        while member := tar.next():
-            if member.size < 0:
-                raise tarfile.ReadError("a member of negative size")
-            yield tar, member
-            # Else two million of them stay in memory; documented nowhere, but older than Python 3.
-            tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
-    if bounded.last != _END_OF_TAR:  # tarfile takes damage between members for the end
-        raise tarfile.ReadError("damaged or cut off after this member")
-    if len(stream.read(_MAX_PADDING)) == _MAX_PADDING:  # reading to the end is what checks gzip's and xz's sums
-        raise tarfile.ReadError("data after the end")
 
 
 def _read_tar_member(writer: _Writer, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:

@@ -30,7 +30,7 @@ def augment(
     count = _chunk(images, spec)
     parts = zip(images.split(count), draws.split(count), strict=True)
     images = _join([_alter(config, spec, part, part_draws) for part, part_draws in parts])
-    if config.mix.mixup or config.mix.cutmix:
+    if config.mix.is_on:
         return mix(images, targets, draws.own_share, draws.pasted)
     return images, targets
 

@@ -95,6 +95,10 @@ class MixConfig(Config):
     cutmix: NonNegativeFloat = 0.0  # alpha of the Beta distribution of the share that is kept; 0: off
     probability: Probability = 1.0  # of mixing an image at all
 
+    @property
+    def is_on(self) -> bool:
+        return bool(self.mixup or self.cutmix)
+
 
 class AugmentationConfig(Config):
     """Everything that happens to a training image, in the order in which it happens; all off by default."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from mixlab.data import findings
 from mixlab.data.catalogue import DataConfig, ShardsConfig
 from mixlab.data.findings import Finding, Kind
@@ -33,7 +35,7 @@ class Check:
     sizes: tuple[tuple[int, int], tuple[int, int]]  # (width, height) of the smallest and the largest picture
     turned: int  # pictures that EXIF turns
     not_square: float  # share of a picture's square that it does not fill, in the mean over all readable pictures
-    stretched: float  # longer side over the shorter, in the mean
+    stretched: float  # longer side over the shorter, the median: one very long picture says nothing of the others
     findings: tuple[Finding, ...]
 
     def failures(self, fail_on: FailOn) -> list[str]:
@@ -59,7 +61,7 @@ class Check:
         size = f"{width} x {height}" + (f" to {right} x {bottom}" if self.sizes[0] != self.sizes[1] else "")
         found = [f"{'data':<11} {self.data}: {', '.join(parts)} pictures of {self.spec.num_classes} classes"]
         found.append(f"{'sizes':<11} {size} pixels, seen as {self.spec.image_size} x {self.spec.image_size}")
-        found += [f"{'resize':<11} {self._costs()}"] if self.stretched > 1 else []
+        found += [f"{'resize':<11} {self._costs()}"] if self.not_square else []
         found += [f"{'turned':<11} {self.turned:,} by EXIF, and used as displayed"] if self.turned else []
         if not self.findings:
             return [*found, f"{'in order':<11} nothing to report"]
@@ -68,12 +70,12 @@ class Check:
     def _costs(self) -> str:
         share = f"{self.not_square:.1%}"
         costs = {
-            "crop": f"crop cuts {share} of the area away",
-            "pad": f"pad leaves {share} of the input empty",
-            "squash": f"squash stretches {self.stretched:.2f} times",
+            "crop": f"crop cuts away a mean of {share} of the area",
+            "pad": f"pad leaves a mean of {share} of the input empty",
+            "squash": f"squash stretches the median picture {self.stretched:.2f} times",
         }
         chosen = costs.pop(self.spec.resize_mode)
-        return f"{chosen}, in the mean; {' and '.join(costs.values())}"
+        return f"{chosen}; {' and '.join(costs.values())}"
 
 
 def check(config: DataConfig, workers: int, seed: int = 0, carve_validation: bool = True) -> Check:
@@ -97,7 +99,7 @@ def check(config: DataConfig, workers: int, seed: int = 0, carve_validation: boo
         _extremes(pictures),
         len(pictures.odd.get("turned by EXIF", [])),
         float((1 - 1 / findings.elongation(pictures)).mean()),
-        float(findings.elongation(pictures).mean()),
+        float(np.median(findings.elongation(pictures))),
         (
             *findings.files(pictures, data.ignored),
             *findings.shards(damaged(expand_user(config.path)) if isinstance(config, ShardsConfig) else {}),

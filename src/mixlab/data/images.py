@@ -30,11 +30,6 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
-    def first(self, count: int) -> "Batch":
-        """Return a batch of only the first images."""
-        rows = slice(count)
-        return Batch(self.images[rows], self.labels[rows], self.indices[rows], self.indices[rows], np.arange(count))
-
     def without_pixels(self) -> "Batch":
         return replace(self, images=self.images[:0].clone())
 

@@ -5,14 +5,14 @@ Its class is in NAME.cls (a number or a word), else in NAME.json under "label" o
 """
 
 import io
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mixlab.data import archives
+from mixlab import durable
+from mixlab.data import tars
 from mixlab.data.decode import is_image
 from mixlab.errors import DataError
 
@@ -24,7 +24,6 @@ _COMPRESSED = ((b"\x1f\x8b", "gunzip"), (b"\xfd7zXZ\x00", "unxz"), (b"BZh", "bun
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SAMPLE = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 _META = re.compile(r"__[^/]*__(/|$)")  # WebDataset leaves these out
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Member(NamedTuple):
@@ -55,7 +54,7 @@ def read_members(path: Path) -> tuple[list[Member], int]:
         with path.open("rb") as stream:
             _check_plain(path, stream)
             samples = _samples(path, stream)
-    except archives.READ_ERRORS as error:
+    except tars.READ_ERRORS as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         raise DataError(f"cannot read the shard {path}: {reason}") from None
     members = [_member(path, key, sample) for key, sample in samples.items() if sample.pictures]
@@ -74,7 +73,7 @@ def _check_plain(path: Path, stream: io.BufferedReader) -> None:
 
 def _samples(path: Path, stream: io.BufferedReader) -> dict[str, _Sample]:
     samples: dict[str, _Sample] = {}
-    for _, member in archives.tar_members(stream):
+    for _, member in tars.tar_members(stream):
         found = _SAMPLE.fullmatch(member.name)
         if found is None or not member.isreg() or member.issparse() or _META.match(member.name):
             continue
@@ -108,15 +107,15 @@ def _member(path: Path, key: str, sample: _Sample) -> Member:
 def _label_in(path: Path, name: str, text: str) -> Any:
     """Return the class in a sample's JSON, or None where it has none."""
     try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
+        fields = durable.parse_json(text)
+    except ValueError:
         raise _refusal(path, name, "the .json beside it is not JSON") from None
     return fields.get("label", fields.get("class")) if isinstance(fields, dict) else None
 
 
 def _label(path: Path, name: str, source: LabelSource, value: Any) -> str:
     text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
-    if not text or len(text) > LABEL_LENGTH or _CONTROL.search(text):
+    if not text or len(text) > LABEL_LENGTH or tars.CONTROL.search(text):
         raise _refusal(path, name, f"expected a class as a number or a word in its {source}, not {str(value)[:40]!r}")
     return str(int(text)) if source != "folder" and _NUMBER.fullmatch(text) else text
 
@@ -136,7 +135,7 @@ def check_sources(sources: Iterable[tuple[str, LabelSource]]) -> None:
 def spelt_out(name: str) -> str:
     """Return a name as text that can be printed: control characters and bytes beyond UTF-8 as Python spells them."""
     name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], name)
+    return tars.CONTROL.sub(lambda found: ascii(found[0])[1:-1], name)
 
 
 def _refusal(path: Path, name: str, reason: str) -> DataError:

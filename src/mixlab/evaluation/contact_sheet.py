@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.data.images import Batch, FileImages
 from mixlab.evaluation.inference import as_input, as_pixels, as_training_input
 from mixlab.evaluation.pictures import save, short

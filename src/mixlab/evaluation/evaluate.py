@@ -12,7 +12,8 @@ import numpy as np
 
 from mixlab import devices, durable
 from mixlab.config import digest
-from mixlab.data.catalogue import DataConfig, DataSet, PicturesConfig, foreign
+from mixlab.data.catalogue import DataConfig, PicturesConfig, foreign
+from mixlab.data.data_set import DataSet
 from mixlab.data.images import FileImages, Images
 from mixlab.errors import DataError, did_you_mean
 from mixlab.evaluation import calibration, inference, metrics, pictures

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mixlab.config import digest
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.data.images import Images
 from mixlab.errors import MixlabError
 from mixlab.evaluation import inference

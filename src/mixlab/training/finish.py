@@ -3,7 +3,7 @@
 import torch
 
 from mixlab.config import digest
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.evaluation import inference, pictures
 from mixlab.evaluation.calibration import fit_temperature
 from mixlab.experiment import Experiment

@@ -52,8 +52,8 @@ def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator
     last = until - state.epoch * per_epoch
     size = experiment.batch_size
     order = experiment.order(images.labels, state.epoch)[first:last]
-    mixed = bool(experiment.augmentation.mix.mixup or experiment.augmentation.mix.cutmix)
-    places = [session.ranks.places(len(whole), experiment.parts, mixed) for whole in order]
+    mixed = experiment.augmentation.mix.is_on
+    places = [session.ranks.places(len(whole), experiment.parts, with_partner=mixed) for whole in order]
     own = [whole[own_places] for whole, own_places in zip(order, places, strict=True)]
     session.screen.start(f"epoch {state.epoch + 1}/{experiment.epochs:g}", first, last)
     state.train_mode()

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from mixlab.config import Config
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.data.images import Batch
 from mixlab.data.loading import batches
 from mixlab.errors import DataError, TrainingError, UsageError

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mixlab import devices
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.data.images import Batch
 from mixlab.errors import DataError, TrainingError
 from mixlab.experiment import Experiment

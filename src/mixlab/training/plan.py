@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mixlab import devices
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.data.images import FileImages
 from mixlab.data.loading import held_bytes
 from mixlab.errors import TrainingError

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from mixlab.data import cache
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.data.images import FileImages, Images, MemoryImages
 from mixlab.data.loading import held_bytes, in_memory
 from mixlab.errors import DataError, UsageError

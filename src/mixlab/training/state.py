@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mixlab import randomness
 from mixlab.data.balance import inverse_frequencies
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.errors import RunError
 from mixlab.experiment import Experiment
 from mixlab.kernels import placement

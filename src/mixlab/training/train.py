@@ -3,18 +3,14 @@
 import contextlib
 from collections.abc import Iterator
 
-from torch import nn
-
 from mixlab import devices, ranks
 from mixlab.config import digest
-from mixlab.data.catalogue import DataSet
+from mixlab.data.data_set import DataSet
 from mixlab.errors import Interrupted, TrainingError, UsageError, WorkerLost
 from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.kernels import choice
-from mixlab.models.sync_norm import synchronise
 from mixlab.ranks import Ranks
-from mixlab.run.checkpoint import Checkpoint, load_newest
 from mixlab.run.folder import Request, Run, open_run
 from mixlab.training import changes, lr_files, tensorboard
 from mixlab.training.changes import Seen
@@ -28,8 +24,8 @@ from mixlab.training.prepare import check_data, check_same_data, hold, note_chan
 from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
 from mixlab.training.signals import StopSignals
-from mixlab.training.state import TrainState, fresh_model, state_of
-from mixlab.training.weights import freeze, load_weights
+from mixlab.training.start import state_to_go_on_from
+from mixlab.training.state import TrainState
 
 
 def train(experiment: Experiment, options: Options) -> Run:
@@ -57,7 +53,7 @@ def folder_name(experiment: Experiment, options: Options) -> str:
 def resume(run: Run, options: Options) -> Run:
     """Go on with a run, with no more than its folder; raises as `train`."""
     with ranks.joined() as together, contextlib.ExitStack() as held:
-        together.led(lambda: held.enter_context(run.lock()) and None)
+        together.led(lambda: held.enter_context(run.lock()))
         request, is_finished = together.led(lambda: (run.request, run.is_finished))
         if not is_finished:
             screen = Screen(run.log, options.quiet) if together.leads else Screen(None, quiet=True)
@@ -174,7 +170,7 @@ def _train_to_end(session: Session) -> TrainState:
     """Train from the newest checkpoint to the last step, and return the state there."""
     run, together = session.run, session.ranks
     while True:
-        state = _state(session)
+        state = state_to_go_on_from(session)
         if session.options.tensorboard and together.leads:
             _begin_tensorboard(session, state)
         with contextlib.suppress(GoBack):
@@ -233,45 +229,6 @@ def _choose_learning_rate(
     if found.note:
         screen.say(f"note     {found.note}")
     return experiment.model_copy(update={"optimizer": experiment.optimizer.model_copy(update={"learning_rate": rate})})
-
-
-def _state(session: Session) -> TrainState:
-    """Return the state to go on from; the leader sends it to the other ranks."""
-    if session.ranks.leads:
-        state = _restore_or_start(session)
-        session.ranks.led(lambda: state.checkpoint().on_cpu())
-        return state
-    sent: Checkpoint = session.ranks.led(lambda: None)  # pyright: ignore[reportAssignmentType]
-    model = _model(session)
-    freeze(model, sent.state["frozen"])
-    state = state_of(model, session.experiment, session.data, session.device)
-    state.restore(sent)
-    return state
-
-
-def _model(session: Session) -> nn.Module:
-    model = fresh_model(session.experiment, session.data.spec)
-    if session.experiment.sync_batchnorm and session.ranks.world > 1:
-        synchronise(model)
-    return model
-
-
-def _restore_or_start(session: Session) -> TrainState:
-    run, experiment = session.run, session.experiment
-    checkpoint, problems = load_newest(run)
-    session.screen.say([f"skipped  a damaged checkpoint, {problem}" for problem in problems])
-    model = _model(session)
-    if checkpoint is not None:
-        freeze(model, checkpoint.state["frozen"])
-    elif experiment.weights:
-        loaded = load_weights(model, experiment.weights, session.data.spec, experiment.freeze)
-        session.screen.say(f"weights  {loaded}")
-    state = state_of(model, experiment, session.data, session.device)
-    if checkpoint is not None:
-        state.restore(checkpoint)
-        session.screen.say(f"resumed  at step {state.step:,} of {experiment.steps(len(session.data.train)):,}")
-    run.cut_metrics(state.epoch)
-    return state
 
 
 def _begin_tensorboard(session: Session, state: TrainState) -> None:
