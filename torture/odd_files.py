@@ -17,6 +17,7 @@ from mixlab.data.decode import decode, inspect
 from mixlab.data.images import FileImages, fit
 from mixlab.errors import UnreadableImage
 from mixlab.evaluation.classifier import Classifier
+from mixlab.evaluation.networks import TorchNetwork
 from mixlab.models.catalogue import parse_model
 from mixlab.run.bundle import Bundle, BundleDescription
 from mixlab.spec import DataSpec
@@ -76,7 +77,7 @@ def _classifier() -> Classifier:
     torch.default_generator.manual_seed(0)
     model = parse_model({"name": "convmixer", "dim": 8, "depth": 1})
     described = BundleDescription(mixlab="", model=model, spec=SPEC)
-    return Classifier(Bundle(described, model.build(SPEC).state_dict()), "cpu")
+    return Classifier(described, TorchNetwork(Bundle(described, model.build(SPEC).state_dict()), "cpu"))
 
 
 def _judge(odd: Odd, verdict: str) -> str:

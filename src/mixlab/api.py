@@ -12,7 +12,7 @@ from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
 from mixlab.data import catalogue as data_sets
 from mixlab.errors import RunError
 from mixlab.evaluation import evaluate as evaluation
-from mixlab.evaluation.classifier import Answer, Classifier
+from mixlab.evaluation.classifier import Answer, Classifier, read_classifier
 from mixlab.evaluation.evaluate import Evaluation
 from mixlab.experiment import Experiment, compose, compose_auto
 from mixlab.explaining import explain as explaining
@@ -91,17 +91,17 @@ def resume(place: str | Path, **options: Any) -> Run:
 
 
 def load(place: str | Path | Run, device: str = "auto") -> Classifier:
-    """Return the classifier of a finished run or of a bundle folder.
+    """Return the classifier of a finished run, a bundle folder or an exported ONNX file.
 
     Raises:
         RunError: where there is none, or it is damaged.
     """
     if isinstance(place, Run):
-        return Classifier(bundle.read_bundle(place), device)
+        return read_classifier(place, device)
     path = expand_user(str(place))
-    if bundle.is_bundle(path):
-        return Classifier(bundle.read_bundle(path), device)
-    return Classifier(bundle.read_bundle(find_run(place)), device)
+    if bundle.is_bundle(path) or path.suffix == ".onnx":
+        return read_classifier(path, device)
+    return read_classifier(find_run(place), device)
 
 
 def evaluate(

@@ -5,18 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from mixlab import devices
 from mixlab.data.decode import decode, decode_image
-from mixlab.data.images import fit
 from mixlab.errors import UnreadableImage, UsageError
 from mixlab.evaluation.calibration import softmax
-from mixlab.kernels import placement
-from mixlab.models.folding import fold
-from mixlab.run.bundle import Bundle
+from mixlab.evaluation.networks import Network, OnnxNetwork, TorchNetwork, open_onnx
+from mixlab.run import bundle
+from mixlab.run.bundle import BundleDescription
+from mixlab.run.folder import Run
 
 Picture = str | Path | bytes | np.ndarray | Image.Image
 
@@ -27,6 +24,7 @@ class Answer:
 
     classes: tuple[str, ...]
     probabilities: np.ndarray  # (classes,), float64, calibrated
+    reject_below: float = 0.0  # confidence below which the answer is that it is not known
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """Return the most probable classes and their probabilities, the best first."""
@@ -41,17 +39,21 @@ class Answer:
     def confidence(self) -> float:
         return self.top(1)[0][1]
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the confidence is too low to act on."""
+        return self.confidence < self.reject_below
+
 
 class Classifier:
     """Calibrated class probabilities of pictures, decoded and resized exactly as in evaluation."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
-        self.spec = bundle.description.spec
-        self.temperature = bundle.description.temperature
-        self.device = devices.choose_device(device)
-        self.model = placement.place(bundle.build(), self.device)
-        self.layout = placement.memory_format(self.model, self.device)
-        self.folded = fold(self.model)
+    def __init__(self, description: BundleDescription, network: Network) -> None:
+        self.description = description
+        self.spec = description.spec
+        self.temperature = description.temperature
+        self.reject_below = description.reject_below
+        self.network = network
 
     def __call__(self, picture: Picture) -> Answer:
         """Classify one picture: a path, the bytes of a file, a Pillow image, or uint8 (height, width[, channels]).
@@ -63,13 +65,12 @@ class Classifier:
 
     def classify(self, pictures: Sequence[np.ndarray]) -> list[Answer]:
         """Classify decoded pixels, uint8 (height, width, channels) each, in one batch."""
-        return self.answer(torch.stack([fit(pixels, self.spec) for pixels in pictures]))
+        return self.answers(self.network.logits(pictures))
 
-    def answer(self, inputs: Tensor) -> list[Answer]:
-        """Classify images as the network sees them, float32 (batch, channels, size, size) in [0, 1]."""
-        with torch.inference_mode():
-            logits = self.folded(inputs.to(self.device).contiguous(memory_format=self.layout)).float().cpu().numpy()
-        return [Answer(self.spec.classes, row) for row in softmax(logits, self.temperature)]
+    def answers(self, logits: np.ndarray) -> list[Answer]:
+        """Return what the logits (pictures, classes) of the network say."""
+        rows = softmax(logits, self.temperature)
+        return [Answer(self.spec.classes, row, self.reject_below) for row in rows]
 
     def stream(
         self, pictures: Iterable[Path | bytes], batch_size: int = 32
@@ -93,6 +94,23 @@ class Classifier:
         answers = iter(self.classify(readable) if readable else [])
         for picture, pixels in waiting:
             yield picture, pixels if isinstance(pixels, UnreadableImage) else next(answers)
+
+
+def read_classifier(place: Run | Path, device: str = "auto") -> Classifier:
+    """Return the classifier of a finished run, a bundle folder or an exported ONNX file.
+
+    Args:
+        device: of a run or bundle; an ONNX file is answered on the CPU.
+
+    Raises:
+        RunError: where there is none, or it is damaged.
+    """
+    if isinstance(place, Path) and place.suffix == ".onnx":
+        session = open_onnx(place)
+        metadata = session.get_modelmeta().custom_metadata_map
+        return Classifier(bundle.read_description(metadata.get(bundle.METADATA, ""), place), OnnxNetwork(session))
+    found = bundle.read_bundle(place)
+    return Classifier(found.description, TorchNetwork(found, device))
 
 
 def pixels_of(picture: Picture, channels: int) -> np.ndarray:

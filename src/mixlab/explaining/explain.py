@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixlab import durable
 from mixlab.data.images import read_exact
@@ -16,6 +16,7 @@ from mixlab.errors import DataError, UnreadableImage
 from mixlab.evaluation import explanation, inference
 from mixlab.evaluation import explanation_pictures as pictures
 from mixlab.evaluation.classifier import Classifier
+from mixlab.evaluation.networks import TorchNetwork
 from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
@@ -64,14 +65,16 @@ def explain(run: Run, sources: Sequence[tuple[str, Path | bytes]] = (), device: 
         RunError: where the run is not finished or damaged.
         DataError: where the data cannot be read, or kept no validation images.
     """
-    classifier = Classifier(read_bundle(run), device)
+    bundle = read_bundle(run)
+    network = TorchNetwork(bundle, device)
+    classifier = Classifier(bundle.description, network)
     spec, unreadable = classifier.spec, dict[str, str]()
     shown = _given(sources, spec, unreadable) if sources else _examples(run, spec, unreadable)
     found = Explanation(run.explanation, unreadable=unreadable)
-    _draw_weights(found, classifier)
+    _draw_weights(found, network.model)
     taken: set[str] = set()
     for picture in shown:
-        _draw_picture(found, classifier, picture, file_name(picture.name, taken))
+        _draw_picture(found, classifier, network, picture, file_name(picture.name, taken))
     durable.write_json(found.folder / "explain.json", found.as_json())
     return found
 
@@ -124,14 +127,14 @@ def _examples(run: Run, spec: DataSpec, unreadable: dict[str, str]) -> Iterator[
     return map(Picture, names, images, labels)
 
 
-def _draw_weights(found: Explanation, classifier: Classifier) -> None:
-    filters = explanation.patch_filters(classifier.model)
+def _draw_weights(found: Explanation, model: nn.Module) -> None:
+    filters = explanation.patch_filters(model)
     if filters is None:
         found.skipped["patch_filters.png"] = "the first layer reads single pixels"
     else:
         pictures.patch_filters(found.folder / "patch_filters.png", filters)
         found.files["patch_filters.png"] = "the weights that read pixels first"
-    kernels = explanation.depthwise_kernels(classifier.model)
+    kernels = explanation.depthwise_kernels(model)
     if not kernels:
         found.skipped["depthwise_kernels.png"] = "this model has no depthwise convolution"
         return
@@ -139,9 +142,11 @@ def _draw_weights(found: Explanation, classifier: Classifier) -> None:
     found.files["depthwise_kernels.png"] = "kernels of each depthwise convolution, the first layer on top"
 
 
-def _draw_picture(found: Explanation, classifier: Classifier, picture: Picture, name: str) -> None:
-    model, shown = classifier.model, inference.as_pixels(picture.image[None])[0]
-    [answer] = classifier.answer(picture.image[None])
+def _draw_picture(
+    found: Explanation, classifier: Classifier, network: TorchNetwork, picture: Picture, name: str
+) -> None:
+    model, shown = network.model, inference.as_pixels(picture.image[None])[0]
+    [answer] = classifier.answers(network.of_inputs(picture.image[None]))
     predicted = int(answer.probabilities.argmax())
     kind = explanation.heat_map_kind(model)
     heat = explanation.heat_maps(model, picture.image[None], [predicted])[0]

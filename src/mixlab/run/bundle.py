@@ -5,12 +5,12 @@ import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from mixlab import durable
@@ -23,6 +23,7 @@ from mixlab.run.table import one_line
 from mixlab.spec import DataSpec
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"
+METADATA = "mixlab"  # key of an exported file's metadata; the value is the text of bundle.json
 
 
 class BundleDescription(Config):
@@ -32,6 +33,7 @@ class BundleDescription(Config):
     model: ModelConfig
     spec: DataSpec
     temperature: PositiveFloat = 1.0  # divides the logits; fitted on validation images
+    reject_below: Annotated[float, Field(ge=0, le=1)] = 0.0  # confidence below which a picture's class is not known
     data: str = ""  # name or folder of the data set
     data_fingerprint: str = ""  # SHA-256 of the data set
     experiment: str = ""  # digest of the experiment
@@ -56,8 +58,33 @@ def write_bundle(folder: Path, bundle: Bundle, card: str) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.state.items()}
     weights = safetensors.torch.save(state, {"format": "pt"})
     described = bundle.description.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
-    text = json.dumps(described.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-    durable.write_folder(folder, {WEIGHTS: weights, DESCRIPTION: text.encode(), "README.md": card.encode()})
+    described_as = {WEIGHTS: weights, DESCRIPTION: as_text(described).encode(), "README.md": card.encode()}
+    durable.write_folder(folder, described_as)
+
+
+def as_text(description: BundleDescription) -> str:
+    """Return a description as the text of bundle.json."""
+    return json.dumps(description.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_description(text: str, file: Path) -> BundleDescription:
+    """Read the text of bundle.json, from the metadata of an exported file.
+
+    Raises:
+        RunError: where it is none; names the file.
+    """
+    if not text:
+        raise RunError(f"{file} does not say its classes: it was not exported by mixlab")
+    try:
+        return _parse(durable.parse_json(text.encode()))
+    except (ValueError, MixlabError) as error:
+        raise RunError(f"the description in {file} cannot be used: {error}") from None
+
+
+def _parse(values: Any) -> BundleDescription:
+    if not isinstance(values, dict):
+        raise RunError(f"{DESCRIPTION} holds no object")
+    return BundleDescription.parse({**values, "model": catalogue.parse_model(values.get("model", {}))})
 
 
 def read_bundle(place: Run | Path) -> Bundle:
@@ -68,16 +95,14 @@ def read_bundle(place: Run | Path) -> Bundle:
     """
     folder = place.bundle if isinstance(place, Run) else place
     try:
-        values: dict[str, Any] = durable.read_json(folder / DESCRIPTION)
+        values = durable.read_json(folder / DESCRIPTION)
         weights = durable.read_bytes(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise RunError(_missing(place, Path(error.filename))) from None
     except (ValueError, OSError) as error:
         raise RunError(f"the bundle {folder} cannot be read: {error}") from None
-    if not isinstance(values, dict):
-        raise RunError(f"the bundle {folder} cannot be read: {DESCRIPTION} holds no object")
     try:
-        description = BundleDescription.parse({**values, "model": catalogue.parse_model(values.get("model", {}))})
+        description = _parse(values)
         if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
             raise RunError(f"{folder / WEIGHTS} does not match the SHA-256 in {DESCRIPTION}; copy the bundle again")
         state = safetensors.torch.load(weights)

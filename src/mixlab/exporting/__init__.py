@@ -1,0 +1,1 @@
+"""Exported files: written, and compared with the bundle that they came from before anybody may use them."""

@@ -1,0 +1,1 @@
+"""A server of one classifier: answers pictures over HTTP."""
