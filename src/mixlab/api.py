@@ -11,6 +11,7 @@ from mixlab.comparison.compare import Comparison
 from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
 from mixlab.data import catalogue as data_sets
 from mixlab.errors import RunError
+from mixlab.evaluation import against as comparing_models
 from mixlab.evaluation import evaluate as evaluation
 from mixlab.evaluation.classifier import Answer, Classifier, read_classifier
 from mixlab.evaluation.evaluate import Evaluation
@@ -96,12 +97,7 @@ def load(place: str | Path | Run, device: str = "auto") -> Classifier:
     Raises:
         RunError: where there is none, or it is damaged.
     """
-    if isinstance(place, Run):
-        return read_classifier(place, device)
-    path = expand_user(str(place))
-    if bundle.is_bundle(path) or path.suffix == ".onnx":
-        return read_classifier(path, device)
-    return read_classifier(find_run(place), device)
+    return read_classifier(find_model(place), device)
 
 
 def evaluate(
@@ -110,21 +106,46 @@ def evaluate(
     data: str | Path | Mapping[str, Any] = "",
     device: str = "auto",
     workers: int = 2,
+    against: str | Path | Run = "",
+    margin: float | None = None,
 ) -> Evaluation:
     """Measure a finished run on a split of its data, or of other data with the same classes.
 
     Args:
         data: a data set's name, a folder, or a table such as {"name": "birds", "ignore_unknown_classes": True}.
+        against: run or bundle folder of a model that this one would replace; both answer the same pictures. What
+            speaks against the run is in `.against.failures()`.
+        margin: percentage points by which top-1 may be lower than that of `against`; None: it fails only where it is
+            lower beyond doubt.
 
     Raises:
-        RunError: where the run is not finished or damaged.
+        RunError: where the run or the other model is missing, not finished or damaged.
         DataError: where the data cannot be read or has classes that the model does not know.
     """
     run = place if isinstance(place, Run) else find_run(place)
     other = data_sets.parse_data(data) if data else None
     if not run.is_finished:
         raise RunError(f"{run.folder} is not finished; go on with: mixlab train --resume {run.folder}")
-    return evaluation.evaluate(run, split, other, device, workers)
+    before = find_model(against) if against else None
+    if before is not None:
+        bundle.read_bundle(before)  # what is wrong with it is said before test images are read
+    found = evaluation.evaluate(run, split, other, device, workers)
+    if before is None:
+        return found
+    share = None if margin is None else margin / 100
+    return replace(found, against=comparing_models.compare(run, found, before, split, other, device, workers, share))
+
+
+def find_model(place: str | Path | Run, root: Path = Path("runs")) -> Run | Path:
+    """Return the run, or the bundle folder or exported file, that a place or the name of a run below `root` stands for.
+
+    Raises:
+        RunError: where there is none.
+    """
+    if isinstance(place, Run):
+        return place
+    path = expand_user(str(place))
+    return path if bundle.is_bundle(path) or path.suffix == ".onnx" else find_run(place, root)
 
 
 def _take_options(values: dict[str, Any]) -> Options:
