@@ -36,11 +36,11 @@ def resample_matrix(
 
 def resample(
     images: Float[Tensor, "batch channels height width"],
-    region: Float[Tensor, "batch 4"],
+    region: Float[Tensor, "#batch 4"],
     size: int,
     fill: Float[Tensor, " channels"],
 ) -> Float[Tensor, "batch channels {size} {size}"]:
-    """Read a square of `size` pixels from one region (top, left, height, width; in pixels) of each image.
+    """Read a square of `size` pixels from one region (top, left, height, width; in pixels) of each image, or of all.
 
     What lies outside the image reads as `fill`, one value per channel.
     """
