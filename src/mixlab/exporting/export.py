@@ -13,7 +13,7 @@ import torch
 
 from mixlab import durable
 from mixlab.data.catalogue import DataConfig
-from mixlab.errors import CheckFailed, UsageError
+from mixlab.errors import CheckFailed, UsageError, did_you_mean
 from mixlab.evaluation.networks import TorchNetwork, check_signature, open_onnx, run_onnx
 from mixlab.exporting import int8, onnx_file, openvino_files, parity, torch_program
 from mixlab.exporting.graph import OUTPUTS
@@ -24,6 +24,7 @@ from mixlab.run.folder import Run
 
 IMAGES = 512  # pictures that judge, unless said otherwise
 REPORT = "parity.json"
+FLOATS = "float32"  # folder of the file that one of 8 bits is made from, until both are compared
 IN_PYTORCH = "mixlab, PyTorch"
 
 
@@ -86,7 +87,7 @@ def export(
         if found.problem:
             raise CheckFailed(_refusal(found))
         durable.write_json(aside / REPORT, found.as_json())
-        ready = [path for path in aside.iterdir() if path.stem in (Path(chosen.file).stem, Path(REPORT).stem)]
+        ready = [path for path in aside.iterdir() if path.is_file()]
         durable.put_files(sorted(ready, key=lambda path: path.name == chosen.file), folder)
     return Exported(folder / chosen.file, found)
 
@@ -98,7 +99,8 @@ def default_folder(place: Run | Path, kind: str) -> Path:
 
 def _format(kind: str) -> Format:
     if kind not in FORMATS:
-        raise UsageError(f"unknown kind of file {kind!r}; known: {', '.join(FORMATS)}")
+        way_out = did_you_mean(kind, FORMATS) or f"; known: {', '.join(FORMATS)}"
+        raise UsageError(f"unknown kind of file {kind!r}{way_out}")
     return FORMATS[kind]
 
 
@@ -129,9 +131,10 @@ def _compare(kind: str, aside: Path, bundle: Bundle, judges: Judges) -> Parity:
         IN_PYTORCH: lambda pictures: parity.calibrated(network.logits(list(pictures)), temperature)
     }
     sizes = [sum(tensor.nbytes for tensor in bundle.state.values())]
-    for each in [FORMATS["onnx"]] * (kind == "int8") + [FORMATS[kind]]:
-        ways[each.runtime] = each.open(aside / each.file, bundle)
-        sizes.append(sum(path.stat().st_size for path in aside.glob(f"{Path(each.file).stem}.*")))
+    floats = [(FORMATS["onnx"], aside / FLOATS)] if kind == "int8" else []
+    for each, folder in [*floats, (FORMATS[kind], aside)]:
+        ways[each.runtime] = each.open(folder / each.file, bundle)
+        sizes.append(sum(path.stat().st_size for path in folder.glob(f"{Path(each.file).stem}.*")))
     said, labels, picture = parity.ask(ways, judges.batches())
     times = parity.time_them(ways, picture)
     measured = tuple(
@@ -162,7 +165,8 @@ def _open_onnx(path: Path, bundle: Bundle) -> Answer:
 
 
 def _write_int8(path: Path, bundle: Bundle, judges: Judges) -> None:
-    float_file = path.with_name(FORMATS["onnx"].file)  # beside it until both are compared
+    float_file = path.parent / FLOATS / FORMATS["onnx"].file
+    durable.make_folder(float_file.parent)
     onnx_file.export_onnx(float_file, bundle)
     int8.quantize(float_file, path, judges.calibrating())
 
