@@ -1,8 +1,5 @@
 """The exported graph says what the network says, of pictures of any size."""
 
-from collections.abc import Iterator
-
-import jaxtyping
 import numpy as np
 import onnxruntime
 import pytest
@@ -34,14 +31,6 @@ NETWORKS = {
     "resnet imagenet": {"width": 4, "stages": (1, 1), "stem": "imagenet"},
 }
 MODES = ("crop", "pad", "squash")
-
-
-@pytest.fixture(autouse=True)
-def _unchecked_shapes() -> Iterator[None]:
-    """While a graph is traced lengths are symbols, which the checks of shapes in tests take for no numbers."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def bundle(name: str, mode: str, channels: int) -> Bundle:
