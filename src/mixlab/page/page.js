@@ -7,18 +7,23 @@ import { cardOf, percent } from "./view.js";
 
 const part = (id) => document.getElementById(id);
 const answers = [];
+const opened = open(); // pictures that come before wait for it
 let waiting = [];
 let isWorking = false;
 
-async function start() {
+async function open() {
   const response = await fetch("model.json");
   if (!response.ok) throw new Error(`model.json: ${response.status}`);
   const model = await response.json();
   introduce(model);
   const engine = openEngine(model);
-  listen((files) => take(files, engine, model));
-  listenToTools();
   await engine.ready;
+  return { model, engine };
+}
+
+function giveUp(error) {
+  complain(`The network cannot be used: ${error.message}`);
+  part("sources").hidden = part("work").hidden = true;
 }
 
 /** Say which network this is. */
@@ -41,20 +46,21 @@ function withText(tag, text) {
   return Object.assign(document.createElement(tag), { textContent: text });
 }
 
-function take(files, engine, model) {
+function take(files) {
   if (files.length === 0) return;
   if (!isWorking) part("progress").max = 0;
   part("progress").max += files.length;
   waiting.push(...files);
-  if (!isWorking) work(engine, model);
+  if (!isWorking) work().catch(giveUp);
 }
 
-async function work(engine, model) {
+async function work() {
   isWorking = true;
   const begin = answers.length;
   part("work").hidden = part("stop").hidden = part("progress").hidden = false;
   part("clear").disabled = true;
   say(waiting.length === 1 ? "Looking at one picture." : `Looking at ${waiting.length} pictures.`);
+  const { model, engine } = await opened;
   while (waiting.length > 0) {
     const answer = await ask(engine, waiting.shift());
     answers.push(answer);
@@ -120,4 +126,6 @@ function save() {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-start().catch((error) => complain(`The network cannot be used: ${error.message}`));
+listen(take);
+listenToTools();
+opened.catch(giveUp);
