@@ -80,6 +80,15 @@ def furthest(run: Run, files: list[Path], rows: list[dict[str, str]]) -> float:
     return largest
 
 
+def classes_of(pictures: Sequence[Image.Image], root: Path) -> Path:
+    """Save pictures in two folders, of names that must stay text."""
+    for index, picture in enumerate(pictures):
+        folder = root / (HOSTILE if index % 2 else "=china")
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / f"{index}.png")
+    return root
+
+
 def saved(pictures: Sequence[Image.Image], folder: Path, suffix: str = ".png", **options: Any) -> list[Path]:
     folder.mkdir()
     files = [folder / f"{index}{suffix}" for index in range(len(pictures))]

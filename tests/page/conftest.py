@@ -17,7 +17,7 @@ from mixlab.exporting.web_runtime import web_runtime
 from mixlab.run import bundle
 from mixlab.run.bundle import Bundle
 from mixlab.run.folder import Run
-from tests.page.asking import HOSTILE, static_host
+from tests.page.asking import classes_of, static_host
 from tests.page.chromium import Chromium, find_chromium
 
 
@@ -41,14 +41,6 @@ def photographs() -> list[Image.Image]:
         left, upper = draw.integers(0, (whole.width - width, whole.height - height))
         pieces.append(whole.crop((left, upper, left + width, upper + height)))
     return pieces
-
-
-def classes_of(photographs: list[Image.Image], root: Path) -> Path:
-    for index, picture in enumerate(photographs):
-        folder = root / (HOSTILE if index % 2 else "=china")
-        folder.mkdir(parents=True, exist_ok=True)
-        picture.save(folder / f"{index}.png")
-    return root
 
 
 def page_folder(run: Run, folder: Path, runtime: dict[str, bytes]) -> Path:
