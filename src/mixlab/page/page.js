@@ -37,9 +37,9 @@ function introduce(model) {
     model.engine === "browser"
       ? "The network runs in this browser. No picture leaves it."
       : "Pictures are sent to the server this page comes from, and to nobody else.";
-  part("heat-choice").hidden = part("heat-legend").hidden = !model.has_heat;
+  part("heat-choice").hidden = !model.has_heat;
   part("band-legend").hidden = model.reject_below === 0;
-  part("band-text").textContent = `below ${percent(model.reject_below, 0)} the class counts as not known`;
+  part("band-text").textContent = `below ${percent(model.reject_below, 0)} the first class counts as not known`;
 }
 
 function withText(tag, text) {
