@@ -4,14 +4,17 @@ import json
 import tarfile
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 from mixlab import page
 from mixlab.errors import RunError
+from mixlab.evaluation.networks import open_onnx
 from mixlab.exporting import web_runtime as runtime
-from mixlab.exporting.web import web_folder
+from mixlab.exporting.web import export_web
 from mixlab.models.convmixer import ConvMixerConfig
-from mixlab.run.bundle import BundleDescription
+from mixlab.models.vit import ViTConfig
+from mixlab.run.bundle import Bundle, BundleDescription
 
 CONTENT = {name: f"content of {name}".encode() for name in runtime.SHA256}
 
@@ -86,10 +89,20 @@ def test_download_asks_npm_for_the_pinned_version(tmp_path: Path, monkeypatch):
         runtime.web_runtime(download=True)
 
 
-def test_the_folder_has_all_that_the_page_asks_for(spec):
-    description = BundleDescription(mixlab="1", model=ConvMixerConfig(), spec=spec, temperature=2.0, reject_below=0.5)
-    found = web_folder(b"onnx", True, description, "birds", {"ort.wasm.min.js": b"runtime"})
-    assert set(found) == {*page.files(), "ort.wasm.min.js", "model.onnx", "model.json"}
-    model = json.loads(found["model.json"])
-    assert (model["engine"], model["classes"], model["reject_below"]) == ("browser", ["a", "b", "c"], 0.5)
-    assert (found[model["onnx"]], model["mean"], model["has_heat"]) == (b"onnx", [0.5, 0.4, 0.3], True)
+@pytest.mark.filterwarnings("ignore")  # of PyTorch's exporter
+@pytest.mark.parametrize("model", [ConvMixerConfig(dim=8, depth=1, kernel_size=3), ViTConfig(dim=8, depth=1, heads=2)])
+def test_the_folder_has_all_that_the_page_asks_for(spec, model, tmp_path: Path):
+    runtime.web_runtime(str(unpacked(tmp_path / "package")))
+    description = BundleDescription(mixlab="1", model=model, spec=spec, data="/home/me/birds", reject_below=0.5)
+    bundle = Bundle(description, model.build(spec).state_dict())
+    jaxtyping.config.update("jaxtyping_disable", True)  # sizes of a graph are no integers while it is traced
+    (tmp_path / "web").mkdir()
+    export_web(tmp_path / "web" / "model.onnx", bundle)
+    jaxtyping.config.update("jaxtyping_disable", False)
+    names = {path.name for path in (tmp_path / "web").iterdir()}
+    assert names == {*page.files(), *runtime.web_runtime(), "model.onnx", "model.json"}
+    said = json.loads((tmp_path / "web" / "model.json").read_text())
+    assert (said["engine"], said["classes"], said["reject_below"]) == ("browser", ["a", "b", "c"], 0.5)
+    assert said["name"].endswith(" on birds")
+    outputs = [output.name for output in open_onnx(tmp_path / "web" / said["onnx"]).get_outputs()]
+    assert ("heat" in outputs) == said["has_heat"] == (model.name == "convmixer")

@@ -11,8 +11,6 @@ from PIL import Image
 
 import mixlab
 from mixlab.errors import RunError
-from mixlab.exporting.onnx_file import as_onnx
-from mixlab.exporting.web import web_folder
 from mixlab.exporting.web_runtime import web_runtime
 from mixlab.run import bundle
 from mixlab.run.bundle import Bundle
@@ -22,9 +20,9 @@ from tests.page.chromium import Chromium, find_chromium
 
 
 @pytest.fixture(scope="session")
-def runtime() -> dict[str, bytes]:
+def runtime() -> None:
     try:
-        return web_runtime(download=shutil.which("npm") is not None)
+        web_runtime(download=shutil.which("npm") is not None)
     except RunError as error:
         pytest.skip(str(error))
 
@@ -43,15 +41,14 @@ def photographs() -> list[Image.Image]:
     return pieces
 
 
-def page_folder(run: Run, folder: Path, runtime: dict[str, bytes]) -> Path:
+def page_folder(run: Run, folder: Path, data: str) -> Path:
+    """Export a run whose answers below 0.7 count as not known."""
     found = bundle.read_bundle(run)
     found = Bundle(found.description.model_copy(update={"reject_below": 0.7}), found.state)
-    folder.mkdir()
+    bundle.write_bundle(folder.with_name("bundle"), found, "")
     jaxtyping.config.update("jaxtyping_disable", True)  # sizes of a graph are no integers while it is traced
-    onnx = as_onnx(found, heat=True)
+    mixlab.export(folder.with_name("bundle"), "web", data=data, images=32, out=folder)
     jaxtyping.config.update("jaxtyping_disable", False)
-    for name, content in web_folder(onnx, True, found.description, "a network", runtime).items():
-        (folder / name).write_bytes(content)
     return folder
 
 
@@ -61,7 +58,7 @@ def photo_run(request, photographs, runtime, tmp_path_factory) -> Iterator[tuple
     data = {"name": str(classes_of(photographs, place / "data")), "image_size": 32, "resize_mode": request.param}
     model = {"name": "convmixer", "dim": 16, "depth": 2, "kernel_size": 3, "patch_size": 4}
     run = mixlab.train(data=data, model=model, epochs=4, batch_size=16, out=place / "runs", precision="float32")
-    with static_host(folder := page_folder(run, place / "web", runtime)) as address:
+    with static_host(folder := page_folder(run, place / "web", str(place / "data"))) as address:
         yield run, address, folder
 
 
@@ -69,7 +66,7 @@ def photo_run(request, photographs, runtime, tmp_path_factory) -> Iterator[tuple
 def digits(runtime, tmp_path_factory) -> Iterator[tuple[Run, str, Path]]:
     place = tmp_path_factory.mktemp("digits")
     run = mixlab.train(data="digits", epochs=2, out=place / "runs", precision="float32")
-    with static_host(folder := page_folder(run, place / "web", runtime)) as address:
+    with static_host(folder := page_folder(run, place / "web", "digits")) as address:
         yield run, address, folder
 
 

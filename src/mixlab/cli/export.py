@@ -6,7 +6,7 @@ import click
 
 from mixlab.cli import common
 
-KINDS = ("onnx", "torch", "openvino", "int8")
+KINDS = ("onnx", "torch", "openvino", "int8", "web")
 
 
 @click.command(short_help="Write a file that other runtimes run, and check it.")
@@ -23,9 +23,13 @@ KINDS = ("onnx", "torch", "openvino", "int8")
     metavar="P",
     help="Confidence below which an answer is unknown: 0.7, or precision=0.95.",
 )
+@click.option(
+    "--runtime", default="", metavar="PLACE", help="For web: folder or archive of the npm package onnxruntime-web."
+)
+@click.option("--download", is_flag=True, help="For web: have npm fetch it, once.")
 @common.as_json
 @common.quiet_warnings
-def export(run: str, kind: str, out: str, data: str, images: str, reject_below: str, as_json: bool) -> None:
+def export(run: str, kind: str, as_json: bool, images: str, **options: Any) -> None:
     """Write the network of RUN, a finished run or a bundle folder, as one file that runs without mixlab.
 
     The file takes decoded pictures of any size, resizes them as in training, and gives calibrated probabilities and
@@ -35,13 +39,20 @@ def export(run: str, kind: str, out: str, data: str, images: str, reject_below: 
     \b
     onnx      for ONNX Runtime              torch  a program of torch.export, for PyTorch
     openvino  for OpenVINO (.xml and .bin)  int8   ONNX with 8-bit products, at most 0.5 points less accurate
+    web       a page, for any static host: the network answers inside the browser
     """
     from mixlab import api
 
-    found = api.export(run, kind, out=out, data=data, images=_count(images), reject_below=reject_below, say=_say)
+    if kind != "web" and (options["runtime"] or options["download"]):
+        raise click.UsageError("--runtime and --download are for --to web.")
+    found = api.export(run, kind, images=_count(images), say=_say, **options)
     if as_json:
         return common.print_json({"path": str(found.path), **found.parity.as_json()})
-    return _print(found)
+    _print(found)
+    if kind == "web":
+        place = found.path.parent
+        common.echo(f"page     {place} goes to any static host; to look: python -m http.server --directory {place}")
+    return None
 
 
 def _say(line: str) -> None:

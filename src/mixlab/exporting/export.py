@@ -15,7 +15,7 @@ from mixlab import durable
 from mixlab.data.catalogue import DataConfig
 from mixlab.errors import CheckFailed, UsageError, did_you_mean
 from mixlab.evaluation.networks import TorchNetwork, check_signature, open_onnx, run_onnx
-from mixlab.exporting import int8, onnx_file, openvino_files, parity, torch_program
+from mixlab.exporting import int8, onnx_file, openvino_files, parity, torch_program, web
 from mixlab.exporting.graph import OUTPUTS
 from mixlab.exporting.judges import Judges, find_judges
 from mixlab.exporting.parity import Answer, Measured, Parity
@@ -192,6 +192,13 @@ FORMATS = {
         openvino_files.imported,
         lambda path, bundle, _: openvino_files.export_openvino(path, bundle),
         lambda path, _: openvino_files.OpenvinoModel(path).answer,
+    ),
+    "web": Format(
+        "model.onnx",
+        "ONNX Runtime",
+        web.check_ready,
+        lambda path, bundle, _: web.export_web(path, bundle),
+        _open_onnx,
     ),
     "int8": Format("model_int8.onnx", "ONNX Runtime, int8", onnx_file.check_installed, _write_int8, _open_onnx),
 }
