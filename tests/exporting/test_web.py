@@ -89,6 +89,7 @@ def test_download_asks_npm_for_the_pinned_version(tmp_path: Path, monkeypatch):
         runtime.web_runtime(download=True)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of PyTorch's exporter
 @pytest.mark.parametrize("model", [ConvMixerConfig(dim=8, depth=1, kernel_size=3), ViTConfig(dim=8, depth=1, heads=2)])
 def test_the_folder_has_all_that_the_page_asks_for(spec, model, tmp_path: Path):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import mixlab
+from mixlab import api
 from mixlab.errors import RunError
 from mixlab.exporting.web_runtime import web_runtime
 from mixlab.run import bundle
@@ -47,7 +48,7 @@ def page_folder(run: Run, folder: Path, data: str) -> Path:
     found = Bundle(found.description.model_copy(update={"reject_below": 0.7}), found.state)
     bundle.write_bundle(folder.with_name("bundle"), found, "")
     jaxtyping.config.update("jaxtyping_disable", True)  # sizes of a graph are no integers while it is traced
-    mixlab.export(folder.with_name("bundle"), "web", data=data, images=32, out=folder)
+    api.export(folder.with_name("bundle"), "web", data=data, images=32, out=folder)
     jaxtyping.config.update("jaxtyping_disable", False)
     return folder
 
