@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -47,9 +46,7 @@ def page_folder(run: Run, folder: Path, data: str) -> Path:
     found = bundle.read_bundle(run)
     found = Bundle(found.description.model_copy(update={"reject_below": 0.7}), found.state)
     bundle.write_bundle(folder.with_name("bundle"), found, "")
-    jaxtyping.config.update("jaxtyping_disable", True)  # sizes of a graph are no integers while it is traced
     api.export(folder.with_name("bundle"), "web", data=data, images=32, out=folder)
-    jaxtyping.config.update("jaxtyping_disable", False)
     return folder
 
 
