@@ -18,6 +18,7 @@ from torture import (
     out_of_memory,
     ranks,
     sabotage,
+    same_answers,
     saving,
     shards,
     stops,
@@ -26,5 +27,6 @@ from torture import (
 TRAINING = (exact_resume, shards, ranks, saving, disk_full, stops, not_finite, lost_workers, out_of_memory, odd_places)
 DATA = (odd_files, mutated_files, bombs, class_mapping, hostile_archives, changed_data)
 SECURITY = (hostile_artefacts, forbidden_calls, fuzz)
+SHIPPING = (same_answers,)
 
-CHECKS = [check for group in (*TRAINING, *DATA, *SECURITY, sabotage) for check in group.CHECKS]
+CHECKS = [check for group in (*TRAINING, *DATA, *SECURITY, *SHIPPING, sabotage) for check in group.CHECKS]

@@ -25,6 +25,7 @@ from mixlab.evaluation.predictions import read_predictions
 from mixlab.run.bundle import BundleDescription, model_card
 from mixlab.run.table import CONTROLS, FORMULA
 from mixlab.training.progress import Screen
+from torture import hostile_onnx
 from torture.check import Check
 from torture.hostile_bundles import MODEL, SPEC, attacks, good_bundle
 
@@ -32,7 +33,7 @@ SECONDS = 1.0  # of this process
 FORMULAS = ("=cmd|' calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "'=1", '=HYPERLINK("http:x")')
 ESCAPES = ("\x1b]0;owned\x07\x1b[31m", "a\rb", "\x9b31m", "gnp\u202exe.png", "a\nerror: all is lost")
 MARKUP = ("<script>alert(1)", "<img src=x onerror=alert(1)>", "\"><svg onload='x'>", "{{ 7 * 7 }}", "$\\frac{$")
-REFUSALS = tuple(attacks())
+REFUSALS = (*attacks(), *hostile_onnx.attacks())
 
 
 def case(number: int, root: Path) -> str:

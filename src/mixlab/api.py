@@ -1,7 +1,7 @@
 """The names of `import mixlab`: verbs that do what the commands do, and return what the commands print."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from mixlab.evaluation.evaluate import Evaluation
 from mixlab.experiment import Experiment, compose, compose_auto
 from mixlab.explaining import explain as explaining
 from mixlab.explaining.explain import Explanation
+from mixlab.exporting import export as exporting
+from mixlab.exporting.export import Exported
+from mixlab.exporting.web_runtime import web_runtime
 from mixlab.models.catalogue import create_model
 from mixlab.places import expand_user
 from mixlab.reporting.report import write_run_report
@@ -35,12 +38,14 @@ __all__ = [
     "Evaluation",
     "Experiment",
     "Explanation",
+    "Exported",
     "RangeTest",
     "Run",
     "compare",
     "create_model",
     "evaluate",
     "explain",
+    "export",
     "find_learning_rate",
     "load",
     "report",
@@ -219,3 +224,39 @@ def explain(place: str | Path | Run, *pictures: str | Path, device: str = "auto"
     """
     run = place if isinstance(place, Run) else find_run(place)
     return explaining.explain(run, [(str(picture), Path(picture).expanduser()) for picture in pictures], device)
+
+
+def export(
+    place: str | Path | Run,
+    to: str = "onnx",
+    *,
+    out: str | Path = "",
+    data: str | Path | Mapping[str, Any] = "",
+    images: int = exporting.IMAGES,
+    reject_below: float | str = "",
+    runtime: str | Path = "",
+    download: bool = False,
+    say: Callable[[str], object] = lambda line: None,
+) -> Exported:
+    """Write the network of a finished run or a bundle folder as a file for other runtimes, and compare both.
+
+    Args:
+        to: "onnx", "torch", "openvino", "int8" or "web", a page that any static host can serve.
+        out: folder; "": export/<kind> beside the bundle.
+        data: pictures to compare on; "": the run's validation pictures.
+        images: how many; 0: all.
+        reject_below: confidence below which an answer is unknown, or a precision such as "precision=0.95".
+        runtime: folder or archive of the npm package onnxruntime-web, for "web"; "": the cache.
+        download: have npm fetch it where the cache has none.
+        say: takes a line of progress.
+
+    Raises:
+        CheckFailed: where the file does not say what the network says; none is left then.
+        MixlabError: where the run is not finished, a package is missing, or there are no pictures.
+    """
+    path = place.folder if isinstance(place, Run) else expand_user(str(place))
+    found = path if bundle.is_bundle(path) else find_run(path)
+    folder, other = expand_user(str(out)) if out else None, data_sets.parse_data(data) if data else None
+    if to == "web" and (runtime or download):
+        web_runtime(str(runtime), download)  # stays in the cache
+    return exporting.export(found, to, folder, other, images, str(reject_below), say)

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -87,6 +87,24 @@ def put_in_place(aside: Path, folder: Path) -> None:
     """Rename a folder of files that are synced already; `folder` does not exist or is empty. Raises OSError."""
     os.replace(aside, folder)
     _sync_folder(folder.parent)
+
+
+def put_files(files: Sequence[Path], folder: Path) -> None:
+    """Sync files and move them into a folder of the same file system; the last is the one that others belong to.
+
+    What had its name goes first, so that it never stands beside files of another time.
+
+    Raises:
+        RunError: where that cannot be done.
+    """
+    with _explained(folder, sum(path.stat().st_size for path in files)):
+        for path in files:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        (folder / files[-1].name).unlink(missing_ok=True)
+        for path in files:
+            os.replace(path, folder / path.name)
+        _sync_folder(folder)
 
 
 def read_bytes(path: Path) -> bytes:

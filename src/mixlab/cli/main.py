@@ -19,6 +19,7 @@ from mixlab.cli.data import data
 from mixlab.cli.doctor import doctor
 from mixlab.cli.evaluate import evaluate
 from mixlab.cli.explain import explain
+from mixlab.cli.export import export
 from mixlab.cli.lr_find import lr_find
 from mixlab.cli.models import models
 from mixlab.cli.predict import predict
@@ -41,6 +42,7 @@ def mixlab(context: click.Context, debug: bool) -> None:
     mixlab train --data ~/birds --epochs 20     train on folders of pictures
     mixlab evaluate RUN                         measure it on the test pictures
     mixlab predict RUN photo.jpg                use it
+    mixlab export RUN --to onnx                 ship it
     """
     if launch.is_rank() and context.invoked_subcommand != "train":
         raise click.UsageError(f"only mixlab train runs in several processes; start {context.invoked_subcommand} alone")
@@ -52,6 +54,7 @@ for command in (
     evaluate,
     predict,
     explain,
+    export,
     report,
     reproduce,
     lr_find,

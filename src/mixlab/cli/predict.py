@@ -22,7 +22,7 @@ from mixlab.run.table import as_cell, one_line
 @common.device
 @common.quiet_warnings
 def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_json: bool, device: str) -> None:
-    """Classify PICTURES with MODEL, a run or a bundle folder.
+    """Classify PICTURES with MODEL, a run, a bundle folder or an exported ONNX file.
 
     PICTURES are files, folders, patterns such as '*.jpg', or - for one picture on standard input. A file that cannot
     be read is reported in its row, a folder without pictures beside the others; the exit code is then 1.

@@ -16,7 +16,7 @@ from mixlab.spec import ResizeMode
 
 
 def resample_matrix(
-    start: Float[Tensor, " batch"], length: Float[Tensor, " batch"], size_in: int, size_out: int
+    start: Float[Tensor, " batch"], length: Float[Tensor, " batch"], size_in: int | torch.SymInt, size_out: int
 ) -> Float[Tensor, "batch size_out size_in"]:
     """Return the weights that read `size_out` pixels from `[start, start + length)` of `size_in` pixels.
 
@@ -25,7 +25,7 @@ def resample_matrix(
     """
     step = length / size_out  # (batch,)
     centres = start[:, None] + (torch.arange(size_out, device=start.device) + 0.5) * step[:, None]
-    pixels = torch.arange(size_in, device=start.device) + 0.5
+    pixels = torch.arange(size_in, device=start.device) + 0.5  # pyright: ignore[reportArgumentType, reportCallIssue]
     width = step.abs().clamp(min=1)[:, None, None]
     distances = (pixels - centres[:, :, None]).abs_()  # (batch, size_out, size_in)
     weights = distances.div_(width).neg_().add_(1).clamp_(min=0)
@@ -36,11 +36,11 @@ def resample_matrix(
 
 def resample(
     images: Float[Tensor, "batch channels height width"],
-    region: Float[Tensor, "batch 4"],
+    region: Float[Tensor, "#batch 4"],
     size: int,
     fill: Float[Tensor, " channels"],
 ) -> Float[Tensor, "batch channels {size} {size}"]:
-    """Read a square of `size` pixels from one region (top, left, height, width; in pixels) of each image.
+    """Read a square of `size` pixels from one region (top, left, height, width; in pixels) of each image, or of all.
 
     What lies outside the image reads as `fill`, one value per channel.
     """

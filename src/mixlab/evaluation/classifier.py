@@ -10,7 +10,7 @@ from PIL import Image
 from mixlab.data.decode import decode, decode_image
 from mixlab.errors import UnreadableImage, UsageError
 from mixlab.evaluation.calibration import softmax
-from mixlab.evaluation.networks import Network, OnnxNetwork, TorchNetwork, open_onnx
+from mixlab.evaluation.networks import Network, OnnxNetwork, TorchNetwork, check_signature, open_onnx
 from mixlab.run import bundle
 from mixlab.run.bundle import BundleDescription
 from mixlab.run.folder import Run
@@ -108,7 +108,9 @@ def read_classifier(place: Run | Path, device: str = "auto") -> Classifier:
     if isinstance(place, Path) and place.suffix == ".onnx":
         session = open_onnx(place)
         metadata = session.get_modelmeta().custom_metadata_map
-        return Classifier(bundle.read_description(metadata.get(bundle.METADATA, ""), place), OnnxNetwork(session))
+        description = bundle.read_description(metadata.get(bundle.METADATA, ""), place)
+        check_signature(session, description.spec, place)
+        return Classifier(description, OnnxNetwork(session))
     found = bundle.read_bundle(place)
     return Classifier(found.description, TorchNetwork(found, device))
 

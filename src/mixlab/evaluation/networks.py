@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixlab import devices
+from mixlab import devices, durable
 from mixlab.data.images import fit
-from mixlab.errors import RunError
+from mixlab.errors import RunError, shortened
 from mixlab.kernels import placement
 from mixlab.models.folding import fold
 from mixlab.run.bundle import Bundle
+from mixlab.spec import DataSpec
 
 
 class Network(Protocol):
@@ -47,18 +48,39 @@ class OnnxNetwork:
     """An exported ONNX file in ONNX Runtime, on the CPU; its graph resizes, so pictures of one size go together."""
 
     def __init__(self, session: Any) -> None:
-        self._session = session  # onnxruntime.InferenceSession
+        self.session = session  # onnxruntime.InferenceSession
 
     def logits(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for place, pixels in enumerate(pictures):
-            by_shape.setdefault(pixels.shape, []).append(place)
-        found = {}
-        for places in by_shape.values():
+        """Return logits as every network; raises RunError where the file does not compute them."""
+        found: dict[int, np.ndarray] = {}
+        for places in of_one_size(pictures):
             batch = np.stack([pictures[place] for place in places])
-            [logits] = self._session.run(["logits"], {"pictures": batch})
+            [logits] = run_onnx(self.session, batch, ["logits"])
             found.update(zip(places, logits, strict=True))
         return np.stack([found[place] for place in range(len(pictures))])
+
+
+def of_one_size(pictures: Sequence[np.ndarray]) -> list[list[int]]:
+    """Return the places of pictures, those of one size together."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for place, pixels in enumerate(pictures):
+        by_shape.setdefault(pixels.shape, []).append(place)
+    return list(by_shape.values())
+
+
+def run_onnx(session: Any, pictures: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
+    """Return outputs of an exported file for pictures of one size, uint8 (batch, height, width, channels).
+
+    Raises:
+        RunError: where it fails, or does not give one row for each picture.
+    """
+    try:
+        found = session.run(list(outputs), {"pictures": pictures})
+    except Exception as error:  # ONNX Runtime has a class of error for each of its codes, and no common base
+        raise RunError(f"the ONNX file cannot classify {pictures.shape}: {_first_line(error)}") from None
+    if any(len(rows) != len(pictures) for rows in found):
+        raise RunError(f"the ONNX file gives {[len(rows) for rows in found]} answers to {len(pictures)} pictures")
+    return found
 
 
 def open_onnx(path: Path, threads: int = 0) -> Any:
@@ -78,8 +100,30 @@ def open_onnx(path: Path, threads: int = 0) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is said below
     try:
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        content = durable.read_bytes(path)
     except FileNotFoundError:
         raise RunError(f"{path} does not exist") from None
-    except Exception as error:  # ONNX Runtime has a class of error for each of its codes, and no common base
-        raise RunError(f"{path} is no ONNX file that ONNX Runtime can read: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    try:  # from memory, where there is no folder beside it to read further files from
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as in `run_onnx`
+        raise RunError(f"{path} is no ONNX file that ONNX Runtime can read: {_first_line(error)}") from None
+
+
+def check_signature(session: Any, spec: DataSpec, path: Path) -> None:
+    """Refuse a file that does not take the pictures, or does not give the classes, of its own description.
+
+    Raises:
+        RunError: names the file.
+    """
+    inputs = [(each.name, each.type, list(each.shape)[3:]) for each in session.get_inputs()]
+    outputs = {each.name: (each.type, list(each.shape)[1:]) for each in session.get_outputs()}
+    if inputs != [("pictures", "tensor(uint8)", [spec.channels])]:
+        raise RunError(f"{path} does not take pictures of {spec.channels} channels: mixlab did not export it like this")
+    if outputs.get("logits") != ("tensor(float)", [spec.num_classes]):
+        raise RunError(f"{path} does not give the logits of {spec.num_classes} classes that its description names")
+
+
+def _first_line(error: Exception) -> str:
+    return shortened(str(error).splitlines()[0] if str(error) else type(error).__name__)

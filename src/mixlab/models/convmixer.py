@@ -124,7 +124,7 @@ class ConvMixer(nn.Module):
         return self._classify(self._deferred(x).mean()) if self._is_fast(x) else self.head(self.blocks(self.stem(x)))
 
     def _is_fast(self, x: Tensor) -> bool:
-        if len(x) < 2 or not library.is_usable(x) or not self.has_kernels():
+        if not library.is_usable(x) or len(x) < 2 or not self.has_kernels():
             return False
         for layer in self._inner_layers():
             if not layer.training or layer._forward_hooks or layer._forward_pre_hooks:

@@ -17,11 +17,13 @@ from mixlab.models.layers import Normalize
 def fold(model: nn.Module) -> nn.Module:
     """Return a network for inference with the same logits, up to rounding; the given one stays as it is.
 
-    A ConvMixer becomes a FoldedConvMixer. In others a batch normalisation that follows a convolution becomes part of
-    it (Jacob et al., 2018); where there is none the copy is the same network.
+    A ConvMixer becomes a FoldedConvMixer; others lose the normalisations that follow convolutions.
     """
-    if isinstance(model, ConvMixer) and model.has_kernels():
-        return FoldedConvMixer(model)
+    return FoldedConvMixer(model) if isinstance(model, ConvMixer) and model.has_kernels() else fold_convolutions(model)
+
+
+def fold_convolutions(model: nn.Module) -> nn.Module:
+    """Return a copy in which each batch normalisation that follows a convolution is part of it (Jacob et al., 2018)."""
     folded = copy.deepcopy(model).eval()
     for layers in [each for each in folded.modules() if isinstance(each, nn.Sequential)]:
         for place, (layer, following) in enumerate(zip(list(layers), list(layers)[1:], strict=False)):

@@ -111,7 +111,7 @@ class ViT(nn.Module):
         rows, columns = x.shape[2] // self.patch_size, x.shape[3] // self.patch_size
         tokens = self.patch_embedding(cut_patches(self.normalize(x), self.patch_size))
         if self.pool == "token":
-            tokens = torch.cat([self.class_token.expand(len(x), 1, -1), tokens], 1)
+            tokens = torch.cat([self.class_token.expand(x.shape[0], 1, -1), tokens], 1)
         return self.norm(self.blocks(self.dropout(tokens + self.positions_for(rows, columns))))
 
     def head(self, features: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch classes"]:

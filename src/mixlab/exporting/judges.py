@@ -1,0 +1,100 @@
+"""The pictures that an exported file is judged by, and those that set the ranges of 8 bits."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mixlab.data.catalogue import DataConfig, foreign
+from mixlab.data.data_set import DataSet
+from mixlab.data.decode import decode
+from mixlab.data.images import FileImages, Images
+from mixlab.errors import DataError, UnreadableImage
+from mixlab.evaluation.evaluate import as_evaluated
+from mixlab.evaluation.networks import of_one_size
+from mixlab.run.folder import Run
+from mixlab.spec import DataSpec
+
+CALIBRATION = 256  # pictures
+BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Judges:
+    """Labelled pictures, as many as were asked for, spread evenly over what there is."""
+
+    what: str  # such as "validation"
+    images: Images
+    calibration: Images  # never among those that judge
+    spec: DataSpec
+    unreadable: dict[str, str] = field(default_factory=dict)  # name -> reason, as met so far
+
+    def batches(self) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+        """Yield decoded pixels, uint8 (height, width, channels) each, and labels of those that can be read."""
+        yield from _decoded(self.images, self.spec, self.unreadable)
+
+    def calibrating(self) -> Iterator[np.ndarray]:
+        """Yield pictures of one size, uint8 (batch, height, width, channels)."""
+        for pictures, _ in _decoded(self.calibration, self.spec, {}):
+            for places in of_one_size(pictures):
+                yield np.stack([pictures[place] for place in places])
+
+
+def find_judges(place: Run | None, data: DataConfig | None, spec: DataSpec, count: int) -> Judges:
+    """Return at most `count` pictures (0: all) of the validation split of a run, or of other data.
+
+    Other data judges with its validation pictures, or its test pictures where it has no others. Calibration takes
+    training pictures; where there are none, every second of the others, and the rest judges.
+
+    Raises:
+        DataError: where there are no pictures, or they are of classes that the model does not know.
+    """
+    found = _load(place, data)
+    split = "validation" if len(found.validation) else "test"
+    if data is None and split == "test":
+        raise DataError("this run kept no validation pictures to judge the file by; name some with --data NAME|FOLDER")
+    images, _ = as_evaluated(found, split, spec, ignore_unknown=False)
+    places = np.arange(len(images))
+    if len(found.train):
+        calibration, _ = as_evaluated(found, "train", spec, ignore_unknown=False)
+    else:
+        calibration, places = images.select(places[1::2]), places[::2]
+    what = split if data is None else f"{split} of {data.label}"
+    chosen = images.select(_spread(places, count))
+    return Judges(what, chosen, calibration.select(_spread(np.arange(len(calibration)), CALIBRATION)), spec)
+
+
+def _load(place: Run | None, data: DataConfig | None) -> DataSet:
+    if data is not None:
+        return foreign(data)
+    if place is None:
+        raise DataError("a bundle has no pictures to judge the file by; name some with --data NAME|FOLDER")
+    experiment = place.experiment
+    return experiment.data.load(experiment.seed, experiment.protocol == "honest")
+
+
+def _spread(places: np.ndarray, count: int) -> np.ndarray:
+    if not count or count >= len(places):
+        return places
+    return places[np.linspace(0, len(places) - 1, count).round().astype(np.int64)]
+
+
+def _decoded(
+    images: Images, spec: DataSpec, unreadable: dict[str, str]
+) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+    for start in range(0, len(images), BATCH):
+        pictures, labels = [], []
+        for index in range(start, min(start + BATCH, len(images))):
+            try:
+                pictures.append(_pixels(images, index, spec))
+                labels.append(images.labels[index])
+            except UnreadableImage as error:
+                unreadable[images.names[index]] = str(error)
+        if pictures:
+            yield pictures, np.array(labels)
+
+
+def _pixels(images: Images, index: int, spec: DataSpec) -> np.ndarray:
+    if isinstance(images, FileImages):
+        return decode(images.source(index), spec.channels)
+    return np.ascontiguousarray(images.images[index].permute(1, 2, 0).cpu().numpy())
