@@ -19,6 +19,7 @@ from torture import (
     ranks,
     sabotage,
     saving,
+    server,
     shards,
     stops,
 )
@@ -26,5 +27,6 @@ from torture import (
 TRAINING = (exact_resume, shards, ranks, saving, disk_full, stops, not_finite, lost_workers, out_of_memory, odd_places)
 DATA = (odd_files, mutated_files, bombs, class_mapping, hostile_archives, changed_data)
 SECURITY = (hostile_artefacts, forbidden_calls, fuzz)
+SERVER = (server,)
 
-CHECKS = [check for group in (*TRAINING, *DATA, *SECURITY, sabotage) for check in group.CHECKS]
+CHECKS = [check for group in (*TRAINING, *DATA, *SECURITY, *SERVER, sabotage) for check in group.CHECKS]

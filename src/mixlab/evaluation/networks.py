@@ -47,7 +47,7 @@ class OnnxNetwork:
     """An exported ONNX file in ONNX Runtime, on the CPU; its graph resizes, so pictures of one size go together."""
 
     def __init__(self, session: Any) -> None:
-        self._session = session  # onnxruntime.InferenceSession
+        self.session = session  # onnxruntime.InferenceSession
 
     def logits(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -56,7 +56,7 @@ class OnnxNetwork:
         found = {}
         for places in by_shape.values():
             batch = np.stack([pictures[place] for place in places])
-            [logits] = self._session.run(["logits"], {"pictures": batch})
+            [logits] = self.session.run(["logits"], {"pictures": batch})
             found.update(zip(places, logits, strict=True))
         return np.stack([found[place] for place in range(len(pictures))])
 
