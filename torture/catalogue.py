@@ -20,6 +20,7 @@ from torture import (
     sabotage,
     saving,
     server,
+    server_load,
     shards,
     stops,
 )
@@ -27,6 +28,6 @@ from torture import (
 TRAINING = (exact_resume, shards, ranks, saving, disk_full, stops, not_finite, lost_workers, out_of_memory, odd_places)
 DATA = (odd_files, mutated_files, bombs, class_mapping, hostile_archives, changed_data)
 SECURITY = (hostile_artefacts, forbidden_calls, fuzz)
-SERVER = (server,)
+SERVER = (server, server_load)
 
 CHECKS = [check for group in (*TRAINING, *DATA, *SECURITY, *SERVER, sabotage) for check in group.CHECKS]
