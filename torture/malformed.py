@@ -22,7 +22,7 @@ def _no_http() -> Wrong:
     yield "HTTP/0.9", b"GET /ready\r\n\r\n", 400
     yield "a version that is none", b"GET /ready HTTP/x.y\r\nHost: localhost\r\n\r\n", 400
     yield "a method that is none", b"G\x00T /ready HTTP/1.1\r\nHost: localhost\r\n\r\n", 400
-    yield "the beginning of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404
+    yield "the beginning of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400
     yield "a handshake of TLS", bytes.fromhex("16030100c8010000c40303") + b"\r\n\r\n" + bytes(60), 400
     yield "a line without a colon", b"GET /ready HTTP/1.1\r\nHost localhost\r\n\r\n", 400
     yield "a space before the colon", b"GET /ready HTTP/1.1\r\nHost : localhost\r\n\r\n", 400
@@ -46,7 +46,8 @@ def _ambiguous() -> Wrong:
 
 def _too_long() -> Wrong:
     yield "a long header", request("GET", "/ready", X="a" * 100_000), 431
-    yield "a long path", request("GET", "/" + "a" * 100_000), 404
+    yield "a long path", request("GET", "/" + "a" * 100_000), 414
+    yield "a long query", request("GET", "/ready?" + "a" * 50_000), 414
     yield "a long length", request("POST", "/predict", Content_Length=str(LIMIT + 1)), 413
     yield "an endless length", request("POST", "/predict", Content_Length="9" * 19), 413
     headers = "".join(f"X{number}: a\r\n" for number in range(9000))

@@ -21,7 +21,7 @@ from torture.check import Check
 from torture.malformed import table
 from torture.served import FORM, Client, ask, form, is_error, picture, predict, request, shared
 
-MALFORMED = 78
+MALFORMED = 79
 SLOW, SLOW_SECONDS = 300, 15.0
 UPLOAD, MEMORY = 600_000_000, 50_000_000  # bytes
 CHUNK = 1_000_000  # bytes

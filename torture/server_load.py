@@ -61,13 +61,9 @@ class Load:
 Draw = Callable[[int], tuple[bytes, int]]  # number of a request -> its bytes, and the status it must get
 
 
-async def load(server: Server, clients: int, seconds: float, draw: Draw, ends: bool = False) -> Load:
-    """Let clients ask, each as soon as it has its answer; one that is refused waits for as long as it is told.
-
-    Args:
-        ends: the server may close a connection between two answers; the request is then sent again.
-    """
-    found, numbers = Load(), itertools.count()
+async def load(server: Server, clients: int, seconds: float, draw: Draw) -> Load:
+    """Let clients ask, each as soon as it has its answer; one that is refused waits about as long as it is told."""
+    found, numbers, dice = Load(), itertools.count(), random.Random(0)
     end = time.monotonic() + seconds
 
     async def run() -> None:
@@ -83,7 +79,7 @@ async def load(server: Server, clients: int, seconds: float, draw: Draw, ends: b
                 continue
             found.add(reply.status, expected, time.monotonic() - started, reply)
             if reply.status == 503:
-                await asyncio.sleep(float(reply.headers.get("retry-after", 1)))
+                await asyncio.sleep(float(reply.headers.get("retry-after", 1)) * dice.uniform(0.5, 1.5))
         client.close()
 
     await asyncio.gather(*(run() for _ in range(clients)))

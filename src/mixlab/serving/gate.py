@@ -51,7 +51,8 @@ class Gate:
         headers = Headers(scope)
         send = self._completed(send, headers)
         try:
-            headers.check()
+            _check_path(scope)
+            headers.check(scope["http_version"])
             self._check_host(headers.get("host"))
             shared = self._check_origin(scope["method"], headers)
             if scope["method"] == "OPTIONS" and shared:
@@ -133,8 +134,10 @@ class Headers:
     def get(self, name: str) -> str:
         return self._values.get(name, "")
 
-    def check(self) -> None:
+    def check(self, version: str) -> None:
         """Refuse what is too much, or could be read in two ways."""
+        if version == "2.0":  # the beginning of HTTP/2, read as HTTP/1; servers that know it say "2"
+            raise Refusal(400, "this server speaks HTTP/1.1, not HTTP/2")
         if self._size > LARGEST_HEADER:
             raise Refusal(431, f"the header is longer than {LARGEST_HEADER:,} bytes")
         if "content-length" in self._values and "transfer-encoding" in self._values:
@@ -152,11 +155,12 @@ class Headers:
 
 
 async def _refuse(refusal: Refusal, headers: Headers, receive: Receive, send: Send) -> None:
-    """Answer before the body is read."""
-    if headers.is_small and refusal.status != 408:
+    """Answer before the body is read; close the connection where the rest of it is long, slow or dubious."""
+    is_doubtful = refusal.status in (400, 408)
+    if headers.is_small and not is_doubtful:
         return await _send(send, refusal.status, refusal.body, refusal.headers)
     await _send(send, refusal.status, refusal.body, {**refusal.headers, "connection": "close"}, more=True)
-    if refusal.status != 408:
+    if not is_doubtful:
         await throw_away(receive)
     return await send({"type": "http.response.body", "body": b""})
 
@@ -172,6 +176,11 @@ async def _note_leaving(receive: Receive, caller: Caller) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         caller.is_gone = True
+
+
+def _check_path(scope: Scope) -> None:
+    if len(scope["path"]) + len(scope["query_string"]) > LARGEST_HEADER:
+        raise Refusal(414, f"the address is longer than {LARGEST_HEADER:,} bytes")
 
 
 def _path(scope: Scope) -> str:
