@@ -21,6 +21,7 @@ from torture import (
     saving,
     server,
     server_load,
+    server_schema,
     shards,
     stops,
 )
@@ -28,6 +29,6 @@ from torture import (
 TRAINING = (exact_resume, shards, ranks, saving, disk_full, stops, not_finite, lost_workers, out_of_memory, odd_places)
 DATA = (odd_files, mutated_files, bombs, class_mapping, hostile_archives, changed_data)
 SECURITY = (hostile_artefacts, forbidden_calls, fuzz)
-SERVER = (server, server_load)
+SERVER = (server, server_load, server_schema)
 
 CHECKS = [check for group in (*TRAINING, *DATA, *SECURITY, *SERVER, sabotage) for check in group.CHECKS]

@@ -1,5 +1,6 @@
 """The pictures in the body of a request, each with the name of its file."""
 
+import logging
 from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
@@ -9,6 +10,7 @@ from mixlab.serving.refusal import Refusal
 
 RAW = ("", "application/octet-stream")  # content types of a body that is one picture; and image/...
 HOW = "send files as multipart/form-data (curl -F file=@photo.jpg), or one picture as image/..."
+SILENT = logging.Logger("forms", logging.CRITICAL + 1)  # the parser's own says of each damaged form what it is
 LONGEST_NAME = 255  # characters of a file's name that are kept
 
 
@@ -95,6 +97,7 @@ def _parts(body: bytes, boundary: bytes, most: int) -> list[Part]:
                 "on_end": end,
             },
         )
+        parser.logger = SILENT
         parser.write(body)
         parser.finalize()
     except FormParserError as error:

@@ -3,12 +3,13 @@
 import json
 from typing import Any
 
+from mixlab.errors import MixlabError
 from mixlab.run.table import one_line
 
 RETRY_AFTER = 1  # seconds
 
 
-class Refusal(Exception):
+class Refusal(MixlabError):
     """The answer to a request that gets no other one."""
 
     def __init__(self, status: int, message: str) -> None:
