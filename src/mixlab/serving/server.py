@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from mixlab.errors import UsageError
+from mixlab.errors import MixlabError, UsageError
 from mixlab.serving.connection import PatientConnection
 from mixlab.serving.gate import Gate
 from mixlab.serving.service import Service
@@ -24,7 +24,7 @@ def bind(host: str, port: int) -> socket.socket:
     """Return a socket with an address, which does not listen yet; port 0 is a free one.
 
     Raises:
-        UsageError: where the address cannot be had.
+        MixlabError: where the address cannot be had.
     """
     try:
         [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
@@ -37,7 +37,7 @@ def bind(host: str, port: int) -> socket.socket:
     except socket.gaierror:
         raise UsageError(f"--host {host}: there is no such host") from None
     except OSError as error:
-        raise UsageError(_why_not(host, port, error)) from None
+        raise MixlabError(_why_not(host, port, error)) from None
     return bound
 
 
@@ -83,8 +83,8 @@ class _Server(uvicorn.Server):
         self._signals = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
         if hasattr(signal, "SIGHUP"):
             self._loop.add_signal_handler(signal.SIGHUP, lambda: self._start(self._service.reload()))
         if self._watch:
@@ -97,7 +97,7 @@ class _Server(uvicorn.Server):
         if self._signals > 1:
             os._exit(130)
         self._service.is_leaving = True
-        if sig == signal.SIGTERM:
+        if sig == signal.SIGTERM and self.started:
             self._loop.call_soon_threadsafe(self._loop.call_later, GRACE, self._leave)
         else:
             self._leave()
