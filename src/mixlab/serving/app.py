@@ -16,7 +16,7 @@ from mixlab import page
 from mixlab.errors import UnreadableImage, did_you_mean, shown
 from mixlab.run.bundle import find_model
 from mixlab.run.folder import Run
-from mixlab.serving.batching import Caller, Found
+from mixlab.serving.batching import Caller, Found, NetworkFailed
 from mixlab.serving.body import CLIENT_GONE, ClientGone
 from mixlab.serving.gate import PREDICT, Gate
 from mixlab.serving.limits import Limits
@@ -106,11 +106,9 @@ async def _answer(
         found, prepared = await service.answer(data, model, caller)
     except UnreadableImage as error:
         return {"file": name, "error": str(error)}
-    except ClientGone:
-        raise
-    except Exception as error:  # of the network, on this picture alone
+    except NetworkFailed as error:
         service.log_failure(error)
-        return {"file": name, "error": f"the network failed: {type(error).__name__}", "failed": True}
+        return {"file": name, "error": "the network failed on this picture", "failed": True}
     return {"file": name, **_as_json(found, query.top), **({"view": prepared.view} if query.heat_map else {})}
 
 

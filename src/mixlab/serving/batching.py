@@ -5,13 +5,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from mixlab.errors import MixlabError
 from mixlab.evaluation.classifier import Answer
 from mixlab.serving.limits import Limits
 from mixlab.serving.model import Prepared, ServedModel
+
+
+class NetworkFailed(MixlabError):
+    """The network raised an error on one picture."""
 
 
 @dataclass(eq=False)
@@ -49,7 +53,7 @@ class Batcher:
         self.coming = 0  # pictures that are being decoded: worth waiting for
 
     async def answer(self, prepared: Prepared, model: ServedModel, caller: Caller) -> Found | None:
-        """Return the answer, or None where the caller has gone; raises what the network raised on this picture."""
+        """Return the answer, or None where the caller has gone; raises NetworkFailed."""
         loop = asyncio.get_running_loop()
         asked = Asked(prepared, model, caller, loop.time(), loop.create_future())
         self._waiting.append(asked)
@@ -108,14 +112,14 @@ class Batcher:
         return True
 
 
-def answer_each(batch: Sequence[Asked]) -> list[Found | Exception | None]:
+def answer_each(batch: Sequence[Asked]) -> list[Found | NetworkFailed | None]:
     """Answer a batch; where that fails, each picture alone, so that one cannot take the others with it."""
     try:
         answers = batch[0].model.answer([asked.prepared for asked in batch])
         return [_with_heat(asked, answer) for asked, answer in zip(batch, answers, strict=True)]
     except Exception as error:  # whatever a network raises is the answer to its own picture, and to no other
         if len(batch) == 1:
-            return [error]
+            return [NetworkFailed(f"{type(error).__name__}: {error}")]
         return [result for asked in batch for result in answer_each([asked])]
 
 
@@ -124,10 +128,10 @@ def _with_heat(asked: Asked, answer: Answer) -> Found:
     return Found(answer, asked.model.heat_map(asked.prepared, answer) if wanted else None)
 
 
-def _settle(asked: Asked, result: Any) -> None:
+def _settle(asked: Asked, result: Found | NetworkFailed | None) -> None:
     if asked.found.done():
         return
-    if isinstance(result, Exception):
+    if isinstance(result, NetworkFailed):
         asked.found.set_exception(result)
     else:
         asked.found.set_result(result)

@@ -12,7 +12,7 @@ from typing import Any
 from mixlab.data.decode import inspect
 from mixlab.errors import MixlabError, UnreadableImage
 from mixlab.run.folder import Run
-from mixlab.serving.batching import Batcher, Caller, Found
+from mixlab.serving.batching import Batcher, Caller, Found, NetworkFailed
 from mixlab.serving.body import Bodies, ClientGone
 from mixlab.serving.limits import Limits
 from mixlab.serving.metrics import Metrics
@@ -79,6 +79,7 @@ class Service:
 
         Raises:
             UnreadableImage: where it cannot be decoded.
+            NetworkFailed: where the network raises an error on it.
             ClientGone: where nobody waits for it any longer.
         """
         self._batcher.comes(1)
@@ -91,7 +92,7 @@ class Service:
             self._batcher.comes(-1)
         try:
             found = await self._batcher.answer(prepared, model, caller)
-        except Exception:
+        except NetworkFailed:
             self.metrics.pictures.labels("failed").inc()
             raise
         finally:
@@ -127,9 +128,9 @@ class Service:
                 loaded = seen
                 await self.reload()
 
-    def log_failure(self, error: Exception) -> None:
+    def log_failure(self, error: NetworkFailed) -> None:
         """Say why the network failed; clients are not told."""
-        self._say(f"failed  {type(error).__name__}: {error}")
+        self._say(f"failed  {error}")
 
     def _prepare(self, data: bytes, model: ServedModel, caller: Caller) -> Prepared:
         if caller.is_gone:
