@@ -1,14 +1,11 @@
 """`mixlab serve`."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from mixlab.cli import common
 from mixlab.errors import UsageError
-
-LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 @click.command(short_help="Answer pictures over HTTP, with a page.")
@@ -48,7 +45,7 @@ def serve(model: str, host: str, port: int, device: str, watch: bool, **options:
     )
     names, origins = [*options["host_name"], host], [_origin(url) for url in options["allow_origin"]]
     with bind(host, port) as bound:
-        app = create_app(Path(model), device=device, limits=limits, host_names=names, allow_origins=origins, say=_say)
+        app = create_app(model, device=device, limits=limits, host_names=names, allow_origins=origins, say=_say)
         about = app.service.model
         serve(
             app, bound, watch, lambda: _say(f"serving  {about.name}, {about.spec.num_classes} classes: {url_of(bound)}")
