@@ -20,6 +20,9 @@ from torture import (
     sabotage,
     same_answers,
     saving,
+    server,
+    server_load,
+    server_schema,
     shards,
     stops,
 )
@@ -27,6 +30,6 @@ from torture import (
 TRAINING = (exact_resume, shards, ranks, saving, disk_full, stops, not_finite, lost_workers, out_of_memory, odd_places)
 DATA = (odd_files, mutated_files, bombs, class_mapping, hostile_archives, changed_data)
 SECURITY = (hostile_artefacts, forbidden_calls, fuzz)
-SHIPPING = (same_answers,)
+SHIPPING = (same_answers, server, server_load, server_schema)
 
 CHECKS = [check for group in (*TRAINING, *DATA, *SECURITY, *SHIPPING, sabotage) for check in group.CHECKS]

@@ -35,11 +35,13 @@ from mixlab.models.catalogue import parse_model
 from mixlab.run import checkpoint
 from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run, find_run, list_runs
+from mixlab.serving.multipart import pictures_in
 from torture.check import Check
 from torture.hostile_archives import good_tar, zip_of
 from torture.hostile_bundles import SPEC, good_bundle
 from torture.mutated_files import FORMS, mutated
 from torture.pictures import photograph, saved
+from torture.served import FORM, form
 
 INPUTS, SECONDS = 20, 5.0  # of a case, of one input
 HOSTILE: tuple[Any, ...] = (
@@ -254,10 +256,16 @@ def cifar(dice: random.Random, root: Path) -> None:
     read_cifar(root, "cifar10")
 
 
+def upload(dice: random.Random, root: Path) -> None:
+    body = form(*[(f"{place}.jpg", b"a picture\r\n") for place in range(dice.randint(0, 3))])
+    kind = dice.choice((FORM, mutated(FORM.encode(), dice).decode("latin-1")))
+    pictures_in(mutated(body, dice), kind, most=2)
+
+
 Parser = Callable[[random.Random, Path], None]
 PARSERS: tuple[Parser, ...] = (
     experiment, experiment_file, override, flags, recipe, comparison, leaderboard, model_fields, bundle, manifest,
-    picture, labels, pack, archive, cifar,
+    picture, labels, pack, archive, cifar, upload,
 )  # fmt: skip
 
 

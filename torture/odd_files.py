@@ -1,8 +1,8 @@
 """D1: odd files get the same verdict and the same pixels wherever mixlab reads them.
 
 The table of `odd_pictures` says what each file is: pixels, or a reason. Asked are the one decode, training's reading
-(whole batches, for a canvas), evaluation's (exact), and predict's (a classifier, over the files that the command line
-finds).
+(whole batches, for a canvas), evaluation's (exact), predict's (a classifier, over the files that the command line
+finds), and the server's of what can be sent to it.
 """
 
 import functools
@@ -20,6 +20,7 @@ from mixlab.evaluation.classifier import Classifier
 from mixlab.evaluation.networks import TorchNetwork
 from mixlab.models.catalogue import parse_model
 from mixlab.run.bundle import Bundle, BundleDescription
+from mixlab.serving.model import ServedModel
 from mixlab.spec import DataSpec
 from torture.check import Check
 from torture.odd_pictures import Odd, put, table
@@ -41,6 +42,8 @@ def case(number: int, root: Path) -> str:
         "evaluate": _batched(root, canvas_size=0),
         "predict": _predicted(root),
     }
+    if odd.data is not None:
+        verdicts["serve"] = _served(odd.data)
     for reader, verdict in verdicts.items():
         problem = _judge(odd, verdict) if reader == "decode" else _same(verdicts["decode"], verdict)
         if problem:
@@ -72,6 +75,14 @@ def _predicted(root: Path) -> str:
     return str(answers[0]) if isinstance(answers[0], UnreadableImage) else ""
 
 
+def _served(data: bytes) -> str:
+    try:
+        ServedModel(_classifier(), "").prepare(data)
+    except UnreadableImage as error:
+        return str(error)
+    return ""
+
+
 @functools.cache
 def _classifier() -> Classifier:
     torch.default_generator.manual_seed(0)
@@ -99,6 +110,7 @@ def _compare_pixels(path: Path, reference: np.ndarray) -> str:
         return f"inspect says {inspect(path)}, not {(width, height)}"
     root, whole = path.parent, reference.round().astype(np.uint8)
     canvas = FileImages(root, (path.name,), np.zeros(1, np.int64), SPEC, SIDE).batch(np.arange(1)).images[0]
+    served = ServedModel(_classifier(), "").prepare(path.read_bytes()).values
     exact = FileImages(root, (path.name,), np.zeros(1, np.int64), SPEC).batch(np.arange(1)).images[0]
     resized = np.asarray(Image.fromarray(whole).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     luma = reference @ [0.299, 0.587, 0.114]
@@ -107,6 +119,7 @@ def _compare_pixels(path: Path, reference: np.ndarray) -> str:
         ("grey", decode(path, channels=1)[:, :, 0], luma),
         ("train", canvas.permute(1, 2, 0).numpy(), resized),
         ("evaluate", exact.numpy() * 255, fit(whole, SPEC).numpy() * 255),
+        ("serve", served.numpy() * 255, fit(whole, SPEC).numpy() * 255),
     ):
         if found.shape != expected.shape or np.abs(found.astype(float) - expected).max() > 2.001:
             return f"{reader} has other pixels"
@@ -116,7 +129,7 @@ def _compare_pixels(path: Path, reference: np.ndarray) -> str:
 CHECKS = [
     Check(
         name="D1",
-        claim="an odd file has the table's pixels, within 2, or its refusal, the same in train, evaluate and predict",
+        claim="an odd file has the table's pixels, within 2, or its refusal; so in train, evaluate, predict and serve",
         case=case,
         full=FILES,
         sample=FILES,

@@ -26,6 +26,7 @@ from mixlab.cli.predict import predict
 from mixlab.cli.report import report
 from mixlab.cli.reproduce import reproduce
 from mixlab.cli.runs import runs
+from mixlab.cli.serve import serve
 from mixlab.cli.train import train
 from mixlab.errors import MixlabError
 
@@ -53,6 +54,7 @@ for command in (
     compare,
     evaluate,
     predict,
+    serve,
     explain,
     export,
     report,

@@ -18,7 +18,8 @@ from mixlab.config import Config
 from mixlab.errors import MixlabError, RunError
 from mixlab.models import catalogue
 from mixlab.models.catalogue import ModelConfig
-from mixlab.run.folder import Run
+from mixlab.places import expand_user
+from mixlab.run.folder import Run, find_run
 from mixlab.run.table import one_line
 from mixlab.spec import DataSpec
 
@@ -123,6 +124,16 @@ def _check_fits(description: BundleDescription, state: dict[str, Tensor]) -> Non
     spoilt = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if spoilt:
         raise RunError(f"{WEIGHTS} holds numbers that are not finite: {spoilt[0]}")
+
+
+def find_model(place: str | Path) -> Run | Path:
+    """Return the run, bundle folder or .onnx file at a place.
+
+    Raises:
+        RunError: where there is none.
+    """
+    path = expand_user(str(place))
+    return path if is_bundle(path) or path.suffix == ".onnx" else find_run(place)
 
 
 def is_bundle(folder: Path) -> bool:

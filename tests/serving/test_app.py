@@ -1,0 +1,370 @@
+"""The application in this process: what it answers, and what it refuses."""
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mixlab.data.decode import decode
+from mixlab.data.images import fit
+from mixlab.errors import RunError
+from mixlab.evaluation.classifier import read_classifier
+from mixlab.evaluation.explanation import heat_maps
+from mixlab.serving.app import create_app
+from mixlab.serving.gate import Gate
+from mixlab.serving.limits import Limits
+from mixlab.serving.model import ServedModel
+from torture.malformed import table
+from torture.pictures import photograph, saved
+from torture.served import write_model
+
+PHOTOS = [saved(photograph(seed), "JPEG") for seed in range(4)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "bundle")
+
+
+def app_of(model: Path, **limits: Any) -> Gate:
+    return create_app(model, device="cpu", limits=Limits(**limits), say=lambda line: None)
+
+
+@contextlib.asynccontextmanager
+async def clients_of(app: Gate) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with app.service.running(), httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        yield client
+
+
+def asked(app: Gate, ask: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]) -> httpx.Response:
+    async def once() -> httpx.Response:
+        async with clients_of(app) as client:
+            return await ask(client)
+
+    return asyncio.run(once())
+
+
+def predicted(app: Gate, *pictures: bytes, query: str = "", **options: Any) -> httpx.Response:
+    files = [("file", (f"{place}.jpg", picture)) for place, picture in enumerate(pictures)]
+    return asked(app, lambda client: client.post(f"/predict{query}", files=files, **options))
+
+
+def test_pictures_of_a_form_are_answered_in_order_as_the_classifier_answers_them(model: Path):
+    classifier = read_classifier(model, "cpu")
+    reply = predicted(app_of(model), PHOTOS[0], b"text", PHOTOS[1], query="?top=2")
+    first, unreadable, second = reply.json()["answers"]
+    assert reply.status_code == 200
+    assert unreadable["file"] == "1.jpg"
+    assert "not an image" in unreadable["error"]
+    for found, photo in ((first, PHOTOS[0]), (second, PHOTOS[1])):
+        answer = classifier(photo)
+        assert found["label"] == answer.label
+        assert not found["unknown"]
+        assert found["heat_map"] is None
+        assert [each["class"] for each in found["top"]] == [name for name, _ in answer.top(2)]
+        assert [each["probability"] for each in found["top"]] == pytest.approx([share for _, share in answer.top(2)])
+        assert found["confidence"] == pytest.approx(answer.confidence)
+
+
+def test_a_raw_body_is_one_picture_without_a_name(model: Path):
+    reply = asked(app_of(model), lambda client: client.post("/predict", content=PHOTOS[2]))
+    [answer] = reply.json()["answers"]
+    assert answer["file"] == ""
+    assert answer["label"] == read_classifier(model, "cpu")(PHOTOS[2]).label
+
+
+def test_where_no_picture_can_be_read_the_status_says_so(model: Path):
+    reply = predicted(app_of(model), b"text", b"")
+    assert reply.status_code == 422
+    assert [answer["error"] for answer in reply.json()["answers"]][1] == "0 bytes"
+    assert reply.json()["error"] == reply.json()["answers"][0]["error"]
+
+
+def test_an_answer_of_too_little_confidence_has_no_label(model: Path):
+    app = app_of(model)
+    app.service.model.classifier.reject_below = 1.0
+    [answer] = predicted(app, PHOTOS[0]).json()["answers"]
+    assert answer["unknown"]
+    assert answer["label"] is None
+    assert answer["top"][0]["class"]
+    assert 'mixlab_pictures_total{result="unknown"} 1.0' in app.service.metrics.text().decode()
+
+
+def test_heat_map_and_view_are_those_of_the_network(model: Path):
+    classifier: Any = read_classifier(model, "cpu")
+    [answer] = predicted(app_of(model), PHOTOS[0], query="?heat_map=true").json()["answers"]
+    image = fit(decode(PHOTOS[0]), classifier.spec)
+    best = classifier.spec.classes.index(answer["label"])
+    [expected] = heat_maps(classifier.network.model, image[None], [best])
+    found = answer["heat_map"]
+    assert np.allclose(np.reshape(found["values"], (found["rows"], found["columns"])), expected, atol=1e-3)
+    view = Image.open(io.BytesIO(base64.b64decode(answer["view"].removeprefix("data:image/png;base64,"))))
+    assert np.array_equal(np.asarray(view), (image * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def test_every_malformed_request_gets_its_status_and_one_line_of_json(model: Path):
+    app, wrong = app_of(model), []
+
+    async def ask_all() -> None:
+        async with clients_of(app) as client:
+            for name, raw, status in table():
+                if request := readable(raw):
+                    reply = await client.request(**request)
+                    text = reply.json().get("error", "")
+                    policy = "default-src 'none'" in reply.headers.get("content-security-policy", "")
+                    if reply.status_code != status or not text or "\n" in text or not policy:
+                        wrong.append((name, reply.status_code, status, reply.text))
+
+    asyncio.run(ask_all())
+    assert not wrong
+
+
+def readable(raw: bytes) -> dict[str, Any] | None:
+    """Return the parts of a request that is HTTP, for a client that knows nothing else."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    words, headers = first.split(b" "), [tuple(line.split(b": ", 1)) for line in lines]
+    names = [header[0].lower() for header in headers]
+    lengths = [header[1] for header in headers if header[0] == b"Content-Length"]
+    is_http = (
+        words[-1] == b"HTTP/1.1" and b"\x00" not in head and head.isascii() and all(len(each) == 2 for each in headers)
+    )
+    is_clear = (
+        names.count(b"host") == 1 and b"transfer-encoding" not in names and all(each.isdigit() for each in lengths)
+    )
+    if not is_http or not is_clear or len(lengths) > 1 or not words[1].startswith(b"/") or len(raw) > 60_000:
+        return None
+    return {
+        "method": words[0].decode(),
+        "url": f"http://localhost{words[1].decode()}",
+        "headers": headers,
+        "content": body,
+    }
+
+
+def test_what_is_too_long_or_too_much_is_refused_unread(model: Path):
+    async def never() -> Any:
+        raise AssertionError("the body was read")
+
+    app = app_of(model, max_upload=1000, queue=1)
+    length = [(b"host", b"localhost"), (b"content-length", b"1001")]
+    assert raw_answer(app, length, never)[0]["status"] == 413
+    with app.service.answering():
+        [begin, end] = raw_answer(app, [(b"content-length", b"1")], never)
+    assert begin["status"] == 503
+    assert (b"retry-after", b"1") in begin["headers"]
+    assert "requests are being answered" in json.loads(end["body"])["error"]
+
+
+def raw_answer(app: Gate, headers: list[tuple[bytes, bytes]], receive: Callable[[], Awaitable[Any]]) -> list[Any]:
+    """Return what is sent until the answer is whole."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive_later() -> Any:
+        return {"type": "http.disconnect"} if sent else await receive()
+
+    async def once() -> None:
+        scope = {"type": "http", "method": "POST", "path": "/predict", "http_version": "1.1", "query_string": b""}
+        async with app.service.running():
+            await app({**scope, "headers": headers, "state": {}}, receive_later, send)
+
+    asyncio.run(once())
+    return [message for message in sent if message["type"] != "http.response.body" or message["body"]]
+
+
+def test_chunks_are_cut_at_the_limit_and_slow_bodies_ended(model: Path):
+    app, chunks = app_of(model, max_upload=1000, patience=0.01, slowest=1e9), iter([400, 400, 400, 400])
+
+    async def flood() -> Any:
+        return {"type": "http.request", "body": bytes(next(chunks)), "more_body": True}
+
+    async def stall() -> Any:
+        await asyncio.sleep(60)
+
+    assert raw_answer(app, [], flood)[0]["status"] == 413
+    assert next(chunks) == 400  # one is left
+    [begin, _] = raw_answer(app, [], stall)
+    assert begin["status"] == 408
+    assert (b"connection", b"close") in begin["headers"]
+    assert app.service.bodies.held == 0
+
+
+def test_a_request_whose_client_has_gone_is_not_computed(model: Path, monkeypatch: pytest.MonkeyPatch):
+    app, prepared = app_of(model), []
+    messages = iter([{"type": "http.request", "body": PHOTOS[0]}, {"type": "http.disconnect"}])
+    real = ServedModel.prepare
+    monkeypatch.setattr(ServedModel, "prepare", lambda self, *given: prepared.append(1) or real(self, *given))
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def on_thread_later(work: Any, *arguments: Any) -> Any:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return work(*arguments)
+
+    app.service.on_thread = on_thread_later
+    assert raw_answer(app, [], receive)[0]["status"] == 499
+    assert not prepared
+    text = app.service.metrics.text().decode()
+    assert 'mixlab_requests_total{status="499"} 1.0' in text
+    assert 'result="answered"' not in text
+
+
+def test_a_network_that_fails_on_one_picture_answers_the_others(model: Path, monkeypatch: pytest.MonkeyPatch):
+    app, sizes = app_of(model, max_wait=1), []
+    black = saved(Image.new("RGB", (50, 50)), "PNG")
+    real = app.service.model._network.logits
+
+    def logits(values: Any) -> np.ndarray:
+        sizes.append(len(values))
+        found = real(values)
+        found[[float(value.max()) < 0.01 for value in values]] = np.nan
+        return found
+
+    monkeypatch.setattr(app.service.model._network, "logits", logits)
+    reply = predicted(app, PHOTOS[0], black, PHOTOS[1])
+    assert ["error" in answer for answer in reply.json()["answers"]] == [False, True, False]
+    assert max(sizes) > 1
+    assert sizes.count(1) >= len(sizes) - 1
+    assert reply.status_code == 200
+    assert '"failed"' not in reply.text
+    reply = predicted(app, black)
+    assert reply.status_code == 500
+    assert reply.json()["error"] == "the network failed on this picture"
+
+
+def test_requests_that_come_together_are_answered_together(model: Path, monkeypatch: pytest.MonkeyPatch):
+    app, sizes = app_of(model, max_wait=1, max_batch=3), []
+    monkeypatch.setattr(app.service, "_note_batch", lambda pictures, seconds: sizes.append(pictures))
+
+    async def ask_all() -> list[httpx.Response]:
+        async with clients_of(app) as client:
+            return await asyncio.gather(*(client.post("/predict", content=photo) for photo in PHOTOS * 3))
+
+    assert all(reply.status_code == 200 for reply in asyncio.run(ask_all()))
+    assert sum(sizes) == 12
+    assert max(sizes) == 3
+
+
+def test_a_reload_changes_the_model_and_a_damaged_one_changes_nothing(model: Path, tmp_path: Path):
+    place, lines = write_model(tmp_path / "model"), []
+    app = create_app(place, device="cpu", say=lines.append)
+    before = app.service.model
+    (place / "model.safetensors").write_bytes(b"damaged")
+    assert not asyncio.run(app.service.reload())
+    assert app.service.model is before
+    write_model(place, seed=1)
+    assert asyncio.run(app.service.reload())
+    assert app.service.model.digest != before.digest
+    assert lines[0].startswith("kept")
+    assert lines[1].startswith("reloaded")
+    text = app.service.metrics.text().decode()
+    assert all(f'mixlab_reloads_total{{result="{result}"}} 1.0' in text for result in ("ok", "failed"))
+    assert f'digest="{before.digest}"' not in text
+
+
+def test_a_watched_model_is_read_again_when_its_files_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mixlab.serving.service.LOOK_EVERY", 0.001)
+    place = write_model(tmp_path / "model")
+    app = create_app(place, device="cpu", say=lambda line: None)
+    before = app.service.model.digest
+
+    async def wait_for_change() -> None:
+        watching = asyncio.create_task(app.service.watch())
+        await asyncio.sleep(0.01)
+        write_model(place, seed=1)
+        while app.service.model.digest == before:
+            await asyncio.sleep(0.001)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(wait_for_change(), 30))
+
+
+def test_only_pages_that_are_allowed_may_ask_and_read(model: Path):
+    app = create_app(model, device="cpu", host_names=["birds.example"], allow_origins=["https://a.example"])
+
+    async def ask_all() -> None:
+        async with clients_of(app) as client:
+            allowed = {"host": "birds.example", "origin": "https://a.example"}
+            asking = await client.options("/predict", headers=allowed)
+            answer = await client.post("/predict", content=PHOTOS[0], headers=allowed)
+            other = await client.post("/predict", content=PHOTOS[0], headers={**allowed, "origin": "https://b.example"})
+            for reply in (asking, answer):
+                assert reply.headers["access-control-allow-origin"] == "https://a.example"
+            assert (asking.status_code, answer.status_code, other.status_code) == (204, 200, 403)
+            assert "access-control-allow-origin" not in other.headers
+            assert (await client.get("/", headers={"host": "elsewhere.example"})).status_code == 421
+
+    asyncio.run(ask_all())
+
+
+def test_the_page_and_the_states_are_there(model: Path):
+    app = app_of(model)
+
+    async def ask_all() -> None:
+        async with clients_of(app) as client:
+            described = (await client.get("/model.json")).json()
+            assert described["engine"] == "server"
+            assert described["classes"] == list(app.service.model.spec.classes)
+            assert described["has_heat"] is True
+            assert "text/html" in (await client.get("/")).headers["content-type"]
+            assert (await client.get("/openapi.json")).json()["paths"].keys() >= {"/predict", "/ready"}
+            assert (await client.head("/live")).status_code == 200
+            app.service.is_leaving = True
+            leaving = await client.get("/ready")
+            assert leaving.status_code == 503
+            assert leaving.headers["connection"] == "close"
+            assert (await client.get("/live")).status_code == 200
+
+    asyncio.run(ask_all())
+
+
+def test_an_exported_file_is_served_with_its_heat(tmp_path: Path):
+    onnx = pytest.importorskip("onnx")
+    from mixlab.run.bundle import METADATA, as_text
+
+    bundle = read_classifier(write_model(tmp_path / "bundle"), "cpu").description
+    graph = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 18]>
+        tiny (uint8[n, h, w, 3] pictures) => (float[n, 3] logits, float[n, 3, 1, 1] heat) {
+          values = Cast <to = 1> (pictures)
+          axes = Constant <value = int64[2] {1, 2}> ()
+          logits = ReduceMean <keepdims = 0> (values, axes)
+          last = Constant <value = int64[2] {2, 3}> ()
+          heat = Unsqueeze (logits, last)
+        }
+        """
+    )
+    onnx.helper.set_model_props(graph, {METADATA: as_text(bundle)})
+    onnx.save(graph, tmp_path / "model.onnx")
+    green = saved(Image.new("RGB", (20, 30), (1, 90, 2)), "PNG")
+    other = saved(Image.new("RGB", (7, 5), (200, 0, 0)), "PNG")
+    reply = predicted(app_of(tmp_path / "model.onnx"), green, other, query="?heat_map=true").json()
+    assert [answer["label"] for answer in reply["answers"]] == ["b", "a"]
+    assert reply["answers"][0]["heat_map"] == {"rows": 1, "columns": 1, "values": [1.0]}
+
+
+def test_a_place_without_a_model_is_named(tmp_path: Path):
+    with pytest.raises(RunError, match="nowhere"):
+        create_app(tmp_path / "nowhere")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
