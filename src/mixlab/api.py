@@ -90,18 +90,22 @@ def resume(place: str | Path, **options: Any) -> Run:
     return training.resume(find_run(place), Options(**options))
 
 
-def load(place: str | Path | Run, device: str = "auto") -> Classifier:
+def load(place: str | Path | Run, device: str = "auto", reject_below: float | str = "") -> Classifier:
     """Return the classifier of a finished run, a bundle folder or an exported ONNX file.
 
+    Args:
+        reject_below: confidence, such as 0.7, below which an answer is unknown; or a precision that accepted answers
+            are to have, such as "precision=0.95"; "": as the bundle says.
+
     Raises:
-        RunError: where there is none, or it is damaged.
+        RunError: where there is none, it is damaged, or its validation images cannot vouch for that precision.
     """
-    if isinstance(place, Run):
-        return read_classifier(place, device)
+    return read_classifier(place if isinstance(place, Run) else _bundle_place(place), device, str(reject_below))
+
+
+def _bundle_place(place: str | Path) -> Run | Path:
     path = expand_user(str(place))
-    if bundle.is_bundle(path) or path.suffix == ".onnx":
-        return read_classifier(path, device)
-    return read_classifier(find_run(place), device)
+    return path if bundle.is_bundle(path) or path.suffix == ".onnx" else find_run(place)
 
 
 def evaluate(

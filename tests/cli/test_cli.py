@@ -70,6 +70,17 @@ def test_predict_reports_a_bad_file_in_its_row_and_goes_on(call, pictures: Path,
     assert call("predict", run, "*.nothing")[0] == 2
 
 
+def test_predict_says_unknown_below_a_confidence(call, pictures: Path):
+    run, picture = json.loads(train(call, pictures, "--json")[1])["run"], str(pictures / "red" / "0.png")
+    assert "  unknown (" in call("predict", run, picture, "--reject-below", "1")[1]
+    assert json.loads(call("predict", run, picture, "--reject-below", "1", "--json")[1])["predictions"][0]["unknown"]
+    assert "unknown (" not in call("predict", run, picture)[1]
+    code, _, err = call("predict", run, picture, "--reject-below", "precision=0.9999")
+    assert (code, "validation images cannot vouch for precision=0.9999" in err) == (1, True)
+    code, _, err = call("predict", run, picture, "--reject-below", "often")
+    assert (code, "--reject-below often: expected a confidence such as 0.7" in err) == (2, True)
+
+
 def test_predict_goes_on_after_an_empty_folder_and_has_no_more_columns_than_classes(
     call, pictures: Path, tmp_path: Path
 ):
@@ -83,8 +94,8 @@ def test_predict_goes_on_after_an_empty_folder_and_has_no_more_columns_than_clas
         "skipped  no file matches *.nothing",
     ]
     header, row = csv.reader(out.splitlines())
-    assert header == ["file", "class_1", "probability_1", "class_2", "probability_2", "error"]
-    assert (len(row), row[0], row[-1]) == (6, picture, "")
+    assert header == ["file", "class_1", "probability_1", "class_2", "probability_2", "unknown", "error"]
+    assert (len(row), row[0], row[-2:]) == (7, picture, ["0", ""])
     code, _, err = call("predict", run, str(tmp_path / "empty"), "*.nothing")
     assert (code, "holds no pictures; no file matches *.nothing" in err) == (2, True)
     code, _, err = call("predict", run, "")

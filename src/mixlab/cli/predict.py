@@ -18,11 +18,14 @@ from mixlab.run.table import as_cell, one_line
 @click.argument("pictures", nargs=-1, required=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes to show for each picture.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@common.reject_below
 @common.as_json
 @common.device
 @common.quiet_warnings
-def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_json: bool, device: str) -> None:
-    """Classify PICTURES with MODEL, a run or a bundle folder.
+def predict(
+    model: str, pictures: tuple[str, ...], top: int, as_csv: bool, reject_below: str, as_json: bool, device: str
+) -> None:
+    """Classify PICTURES with MODEL: a run, a bundle folder or an exported .onnx file.
 
     PICTURES are files, folders, patterns such as '*.jpg', or - for one picture on standard input. A file that cannot
     be read is reported in its row, a folder without pictures beside the others; the exit code is then 1.
@@ -32,7 +35,7 @@ def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_js
     if as_csv and as_json:
         raise click.UsageError("Choose --csv or --json.")
     found, wrong = find_pictures(pictures)
-    classifier = api.load(model, device)
+    classifier = api.load(model, device, reject_below)
     top = min(top, classifier.spec.num_classes)
     rows = [_row(name, answer, top) for name, answer in _answers(classifier, found)]
     if as_json:
@@ -105,7 +108,8 @@ def _row(name: str, answer: Any, top: int) -> dict[str, Any]:
 
     if isinstance(answer, UnreadableImage):
         return {"file": name, "error": str(answer)}
-    return {"file": name, "top": [{"class": found, "probability": share} for found, share in answer.top(top)]}
+    shown = [{"class": found, "probability": share} for found, share in answer.top(top)]
+    return {"file": name, "unknown": answer.is_unknown, "top": shown}
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
@@ -113,15 +117,19 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         shown = [f"{found['class']} {found['probability']:.1%}" for found in row.get("top", [])]
         text = "   ".join(shown) or f"cannot be read: {row['error']}"
+        if row.get("unknown"):
+            text = f"unknown ({text})"
         common.echo(f"{one_line(row['file']):<{width}}  {text}")
 
 
 def _print_csv(rows: list[dict[str, Any]], top: int) -> None:
     writer = csv.writer(sys.stdout)
     places = range(1, top + 1)
-    writer.writerow(["file", *(f"{name}_{place}" for place in places for name in ("class", "probability")), "error"])
+    numbered = (f"{name}_{place}" for place in places for name in ("class", "probability"))
+    writer.writerow(["file", *numbered, "unknown", "error"])
     for row in rows:
         shown = [(found["class"], f"{found['probability']:.6f}") for found in row.get("top", [])]
         cells = [cell for pair in shown for cell in pair]
-        texts = [row["file"], *cells, *[""] * (2 * top - len(cells)), row.get("error", "")]
+        unknown = "" if "error" in row else str(int(row["unknown"]))
+        texts = [row["file"], *cells, *[""] * (2 * top - len(cells)), unknown, row.get("error", "")]
         writer.writerow([as_cell(one_line(text)) for text in texts])

@@ -11,6 +11,7 @@ from mixlab.data.decode import decode, decode_image
 from mixlab.errors import UnreadableImage, UsageError
 from mixlab.evaluation.calibration import softmax
 from mixlab.evaluation.networks import Network, OnnxNetwork, TorchNetwork, open_onnx
+from mixlab.evaluation.rejection import with_rejection
 from mixlab.run import bundle
 from mixlab.run.bundle import BundleDescription
 from mixlab.run.folder import Run
@@ -96,21 +97,24 @@ class Classifier:
             yield picture, pixels if isinstance(pixels, UnreadableImage) else next(answers)
 
 
-def read_classifier(place: Run | Path, device: str = "auto") -> Classifier:
+def read_classifier(place: Run | Path, device: str = "auto", reject_below: str = "") -> Classifier:
     """Return the classifier of a finished run, a bundle folder or an exported ONNX file.
 
     Args:
         device: of a run or bundle; an ONNX file is answered on the CPU.
+        reject_below: as in `with_rejection`.
 
     Raises:
         RunError: where there is none, or it is damaged.
+        UsageError, RunError: as `with_rejection`.
     """
     if isinstance(place, Path) and place.suffix == ".onnx":
         session = open_onnx(place)
         metadata = session.get_modelmeta().custom_metadata_map
-        return Classifier(bundle.read_description(metadata.get(bundle.METADATA, ""), place), OnnxNetwork(session))
+        description = bundle.read_description(metadata.get(bundle.METADATA, ""), place)
+        return Classifier(with_rejection(description, reject_below), OnnxNetwork(session))
     found = bundle.read_bundle(place)
-    return Classifier(found.description, TorchNetwork(found, device))
+    return Classifier(with_rejection(found.description, reject_below), TorchNetwork(found, device))
 
 
 def pixels_of(picture: Picture, channels: int) -> np.ndarray:

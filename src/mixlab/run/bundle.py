@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from mixlab import durable
@@ -26,6 +26,14 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"
 METADATA = "mixlab"  # key of an exported file's metadata; the value is the text of bundle.json
 
 
+class Accepted(Config):
+    """What a threshold did on validation images."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)]  # least confidence of what is accepted
+    accepted: PositiveInt  # images
+    right: NonNegativeInt  # of those
+
+
 class BundleDescription(Config):
     """bundle.json: everything but the weights."""
 
@@ -34,6 +42,7 @@ class BundleDescription(Config):
     spec: DataSpec
     temperature: PositiveFloat = 1.0  # divides the logits; fitted on validation images
     reject_below: Annotated[float, Field(ge=0, le=1)] = 0.0  # confidence below which a picture's class is not known
+    accepted: tuple[Accepted, ...] = ()  # by falling threshold, the last 0: from these any precision can be chosen
     data: str = ""  # name or folder of the data set
     data_fingerprint: str = ""  # SHA-256 of the data set
     experiment: str = ""  # digest of the experiment

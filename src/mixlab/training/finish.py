@@ -4,8 +4,8 @@ import torch
 
 from mixlab.config import digest
 from mixlab.data.data_set import DataSet
-from mixlab.evaluation import inference, pictures
-from mixlab.evaluation.calibration import fit_temperature
+from mixlab.evaluation import inference, pictures, rejection
+from mixlab.evaluation.calibration import fit_temperature, softmax
 from mixlab.experiment import Experiment
 from mixlab.kernels import placement
 from mixlab.models import inspection
@@ -33,7 +33,11 @@ def finish(
         found = inference.collect(inference.iterate(model, data.validation, data.spec, device, workers=workers))
         temperature = fit_temperature(found.logits, found.labels)
         measured = {"top1": found.top1(), "loss": found.loss(), "images": float(len(found.labels))}
-        description = description.model_copy(update={"temperature": temperature, "validation": measured})
+        sure = softmax(found.logits, temperature).max(1)
+        accepted = rejection.accepted_by_rank(sure, found.logits.argmax(1) == found.labels)
+        description = description.model_copy(
+            update={"temperature": temperature, "validation": measured, "accepted": accepted}
+        )
     card = model_card(description, inspection.parameters(model), run.command)
     write_bundle(run.bundle, Bundle(description, weights), card)
     pictures.curves(run.plots / "curves.png", run.metrics())
