@@ -14,15 +14,16 @@ from mixlab.errors import RunError
 from mixlab.evaluation import evaluate as evaluation
 from mixlab.evaluation.classifier import Answer, Classifier, read_classifier
 from mixlab.evaluation.evaluate import Evaluation
-from mixlab.experiment import Experiment, compose, compose_auto
+from mixlab.experiment import Experiment
 from mixlab.explaining import explain as explaining
 from mixlab.explaining.explain import Explanation
 from mixlab.models.catalogue import create_model
 from mixlab.places import expand_user
 from mixlab.reporting.report import write_run_report
-from mixlab.run import bundle
 from mixlab.run.folder import Run, find_run
 from mixlab.run.table import one_line
+from mixlab.run.trained import find_trained
+from mixlab.training import fine_tuning
 from mixlab.training import train as training
 from mixlab.training.lr_range import RangeTest, Sweep
 from mixlab.training.session import Options
@@ -65,7 +66,9 @@ def train(recipe: str | Path = "", /, **values: Any) -> Run:
         MixlabError: with one line that says what was given, what was expected and what to do.
     """
     options = _take_options(values)
-    experiment, auto = compose_auto(recipe, {SHORT.get(key, key): value for key, value in values.items()}, ())
+    experiment, auto = fine_tuning.compose_auto(
+        recipe, {SHORT.get(key, key): value for key, value in values.items()}, ()
+    )
     return training.train(experiment, replace(options, auto_learning_rate=auto))
 
 
@@ -82,7 +85,7 @@ def find_learning_rate(recipe: str | Path = "", /, **values: Any) -> RangeTest:
     """
     sweep = Sweep.parse({key: values.pop(key) for key in Sweep.model_fields.keys() & values.keys()})
     options = _take_options(values)
-    return training.find_learning_rate(compose(recipe, values, ()), options, sweep)
+    return training.find_learning_rate(fine_tuning.compose(recipe, values, ()), options, sweep)
 
 
 def resume(place: str | Path, **options: Any) -> Run:
@@ -91,21 +94,18 @@ def resume(place: str | Path, **options: Any) -> Run:
 
 
 def load(place: str | Path | Run, device: str = "auto", reject_below: float | str = "") -> Classifier:
-    """Return the classifier of a finished run, a bundle folder or an exported ONNX file.
+    """Return the classifier of a finished run, a bundle folder, an exported ONNX file or a model of the Hub.
 
     Args:
+        place: of the Hugging Face Hub: "hf://OWNER/NAME", which is fetched.
         reject_below: confidence, such as 0.7, below which an answer is unknown; or a precision that accepted answers
             are to have, such as "precision=0.95"; "": as the bundle says.
 
     Raises:
         RunError: where there is none, it is damaged, or its validation images cannot vouch for that precision.
     """
-    return read_classifier(place if isinstance(place, Run) else _bundle_place(place), device, str(reject_below))
-
-
-def _bundle_place(place: str | Path) -> Run | Path:
-    path = expand_user(str(place))
-    return path if bundle.is_bundle(path) or path.suffix == ".onnx" else find_run(place)
+    found = place if isinstance(place, Run) else find_trained(place)
+    return read_classifier(found, device, str(reject_below))
 
 
 def evaluate(

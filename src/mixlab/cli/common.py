@@ -89,7 +89,11 @@ _EXPERIMENT_OPTIONS = (
     precision,
     class_weights,
     balanced,
-    click.option("--weights", metavar="FILE|RUN", help="Start from trained weights; new head where classes differ."),
+    click.option(
+        "--weights",
+        metavar="RUN|BUNDLE|FILE|hf://...",
+        help="Start from trained weights, with their model and preprocessing; new head where classes differ.",
+    ),
 )
 
 

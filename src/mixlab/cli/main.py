@@ -18,6 +18,7 @@ from mixlab.cli.data import data
 from mixlab.cli.doctor import doctor
 from mixlab.cli.evaluate import evaluate
 from mixlab.cli.explain import explain
+from mixlab.cli.import_ import import_
 from mixlab.cli.lr_find import lr_find
 from mixlab.cli.models import models
 from mixlab.cli.predict import predict
@@ -51,6 +52,7 @@ for command in (
     evaluate,
     predict,
     explain,
+    import_,
     report,
     reproduce,
     lr_find,

@@ -18,12 +18,20 @@ from mixlab.run.table import as_cell, one_line
 @click.argument("pictures", nargs=-1, required=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes to show for each picture.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--features", default="", metavar="FILE.npz", help="Write pooled features too: names, features.")
 @common.reject_below
 @common.as_json
 @common.device
 @common.quiet_warnings
 def predict(
-    model: str, pictures: tuple[str, ...], top: int, as_csv: bool, reject_below: str, as_json: bool, device: str
+    model: str,
+    pictures: tuple[str, ...],
+    top: int,
+    as_csv: bool,
+    features: str,
+    reject_below: str,
+    as_json: bool,
+    device: str,
 ) -> None:
     """Classify PICTURES with MODEL: a run, a bundle folder or an exported .onnx file.
 
@@ -34,10 +42,14 @@ def predict(
 
     if as_csv and as_json:
         raise click.UsageError("Choose --csv or --json.")
+    if features and not features.endswith(".npz"):
+        raise click.UsageError(f"--features {features}: expected a file that ends in .npz.")
     found, wrong = find_pictures(pictures)
     classifier = api.load(model, device, reject_below)
     top = min(top, classifier.spec.num_classes)
     rows = [_row(name, answer, top) for name, answer in _answers(classifier, found)]
+    if features:
+        _write_features(features, classifier, [each for each, row in zip(found, rows, strict=True) if "top" in row])
     if as_json:
         common.print_json({"model": model, "predictions": rows})
     elif as_csv:
@@ -110,6 +122,21 @@ def _row(name: str, answer: Any, top: int) -> dict[str, Any]:
         return {"file": name, "error": str(answer)}
     shown = [{"class": found, "probability": share} for found, share in answer.top(top)]
     return {"file": name, "unknown": answer.is_unknown, "top": shown}
+
+
+def _write_features(file: str, classifier: Any, readable: list[tuple[str, Path | bytes]]) -> None:
+    import io
+
+    import numpy as np
+
+    from mixlab import durable
+    from mixlab.places import expand_user
+
+    content = io.BytesIO()
+    array = classifier.features(source for _, source in readable)
+    np.savez(content, names=np.array([name for name, _ in readable], dtype=np.str_), features=array)
+    durable.write_bytes(expand_user(file), content.getvalue())
+    common.echo(f"written  {file}: features of {len(array):,} pictures, {array.shape[1]} numbers each", err=True)
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:

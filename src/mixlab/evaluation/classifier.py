@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,18 @@ class Classifier:
     def classify(self, pictures: Sequence[np.ndarray]) -> list[Answer]:
         """Classify decoded pixels, uint8 (height, width, channels) each, in one batch."""
         return self.answers(self.network.logits(pictures))
+
+    def features(self, pictures: Iterable[Picture], batch_size: int = 32) -> np.ndarray:
+        """Return the pooled features of pictures, float32 (pictures, dim): what the last layer makes logits of.
+
+        Raises:
+            UnreadableImage: where one cannot be decoded.
+            RunError: where the network is an exported file.
+        """
+        waiting, found = iter(pictures), []
+        while batch := [pixels_of(picture, self.spec.channels) for picture in islice(waiting, batch_size)]:
+            found.append(self.network.features(batch))
+        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
     def answers(self, logits: np.ndarray) -> list[Answer]:
         """Return what the logits (pictures, classes) of the network say."""

@@ -23,6 +23,14 @@ class Network(Protocol):
         """Return float32 logits (pictures, classes) of decoded pixels, uint8 (height, width, channels) each."""
         ...
 
+    def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """Return what the classifier, the last layer, is given: float32 (pictures, dim).
+
+        Raises:
+            RunError: where the network does not show it.
+        """
+        ...
+
 
 class TorchNetwork:
     """The network of a bundle, folded for inference."""
@@ -36,6 +44,18 @@ class TorchNetwork:
 
     def logits(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         return self.of_inputs(torch.stack([fit(pixels, self.spec) for pixels in pictures]))
+
+    def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        inputs = torch.stack([fit(pixels, self.spec) for pixels in pictures]).to(self.device)
+        seen: list[Tensor] = []
+        classifier: Any = self.model.classifier
+        watching = classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            with torch.inference_mode():
+                self.model(inputs.contiguous(memory_format=self.layout))
+        finally:
+            watching.remove()
+        return seen[0].float().cpu().numpy()
 
     def of_inputs(self, inputs: Tensor) -> np.ndarray:
         """Return the logits of images as the network sees them, float32 (batch, channels, size, size) in [0, 1]."""
@@ -59,6 +79,9 @@ class OnnxNetwork:
             [logits] = self._session.run(["logits"], {"pictures": batch})
             found.update(zip(places, logits, strict=True))
         return np.stack([found[place] for place in range(len(pictures))])
+
+    def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        raise RunError("an exported file gives no features; load the run or bundle that it came from")
 
 
 def open_onnx(path: Path, threads: int = 0) -> Any:

@@ -9,7 +9,8 @@ from mixlab.evaluation.calibration import fit_temperature, softmax
 from mixlab.experiment import Experiment
 from mixlab.kernels import placement
 from mixlab.models import inspection
-from mixlab.run.bundle import Bundle, BundleDescription, model_card, write_bundle
+from mixlab.run.bundle import Bundle, BundleDescription, write_bundle
+from mixlab.run.card import model_card
 from mixlab.run.folder import Run
 from mixlab.training.state import TrainState
 
@@ -26,6 +27,7 @@ def finish(
         data=experiment.data.label,
         data_fingerprint=run.read_splits()["fingerprint"],
         experiment=digest(experiment),
+        training=_facts(experiment, data, state),
     )
     model = placement.place(Bundle(description, weights).build(), device)
     chosen = {"epoch": float(state.best.epoch), "top1": state.best.top1, "loss": state.best.loss}
@@ -53,3 +55,16 @@ def finish(
             "validation": description.validation,
         }
     )
+
+
+def _facts(experiment: Experiment, data: DataSet, state: TrainState) -> dict[str, str]:
+    """Return what people ask of a training."""
+    return {
+        "training images": f"{len(data.train):,}",
+        "epochs, steps": f"{experiment.epochs:g}, {state.step:,}",
+        "shipped": "the last epoch" if not state.best.weights else f"epoch {state.best.epoch}, the best by validation",
+        "batch size, precision": f"{experiment.batch_size}, {experiment.precision}",
+        "optimiser, learning rate": f"{experiment.optimizer.name}, {experiment.optimizer.learning_rate:g}",
+        "seed": str(experiment.seed),
+        **({"started from": experiment.weights} if experiment.weights else {}),
+    }
