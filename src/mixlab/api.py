@@ -114,21 +114,27 @@ def evaluate(
     data: str | Path | Mapping[str, Any] = "",
     device: str = "auto",
     workers: int = 2,
+    reject_below: float | str = "",
+    out: str | Path = "runs",
 ) -> Evaluation:
-    """Measure a finished run on a split of its data, or of other data with the same classes.
+    """Measure a finished run on a split of its data, or it or a bundle on other data with the same classes.
 
     Args:
         data: a data set's name, a folder, or a table such as {"name": "birds", "ignore_unknown_classes": True}.
+        reject_below: as for `load`.
+        out: folder of run folders, and of what is measured of bundles.
 
     Raises:
-        RunError: where the run is not finished or damaged.
+        RunError: where the run is not finished or damaged, or as for `load`.
         DataError: where the data cannot be read or has classes that the model does not know.
     """
-    run = place if isinstance(place, Run) else find_run(place)
+    found = place if isinstance(place, Run) else find_trained(place, Path(out))
     other = data_sets.parse_data(data) if data else None
-    if not run.is_finished:
-        raise RunError(f"{run.folder} is not finished; go on with: mixlab train --resume {run.folder}")
-    return evaluation.evaluate(run, split, other, device, workers)
+    if isinstance(found, Run) and not found.is_finished:
+        raise RunError(f"{found.folder} is not finished; go on with: mixlab train --resume {found.folder}")
+    if isinstance(found, Path) and found.suffix == ".onnx":
+        raise RunError(f"{found} was exported; measure the run or bundle that it came from")
+    return evaluation.evaluate(found, split, other, device, workers, reject_below=str(reject_below), root=Path(out))
 
 
 def _take_options(values: dict[str, Any]) -> Options:

@@ -56,7 +56,6 @@ def as_trained(model: Any) -> Any:
     generator = torch.Generator().manual_seed(0)
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            for tensor, low in ((layer.weight, 0.5), (layer.bias, -0.5), (layer.running_mean, -0.5)):
-                tensor.data = low + torch.rand(tensor.shape, generator=generator)
-            layer.running_var = 0.5 + torch.rand(layer.running_mean.shape, generator=generator)
+            for name, low in (("weight", 0.5), ("bias", -0.5), ("running_mean", -0.5), ("running_var", 0.5)):
+                getattr(layer, name).data = low + torch.rand(layer.num_features, generator=generator)
     return model.eval()

@@ -8,12 +8,13 @@ from mixlab.cli import common
 
 
 @click.command(short_help="Measure a finished run.")
-@click.argument("run")
+@click.argument("run", metavar="RUN")
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="train, validation or test.")
 @click.option("--data", default="", metavar="NAME|FOLDER", help="Other data with the same classes.")
 @click.option(
     "--ignore-unknown-classes", is_flag=True, help="With --data: leave out classes that the model does not know."
 )
+@common.reject_below
 @common.out
 @common.workers
 @common.device
@@ -24,6 +25,7 @@ def evaluate(
     split: str,
     data: str,
     ignore_unknown_classes: bool,
+    reject_below: str,
     out: str,
     workers: int,
     device: str,
@@ -31,17 +33,16 @@ def evaluate(
 ) -> None:
     """Measure a finished run: accuracy with intervals, calibration, every class, confusion, pictures.
 
+    With --data RUN may be a bundle folder too.
+
     How often the test pictures were read is counted: the more often, the less a test result is worth.
     """
-    from pathlib import Path
-
     from mixlab import api
-    from mixlab.run.folder import find_run
 
     if ignore_unknown_classes and not data:
         raise click.UsageError("--ignore-unknown-classes goes with --data; a run knows the classes of its own data.")
     other = common.data_fields(data, ignore_unknown_classes) if data else ""
-    found = api.evaluate(find_run(run, Path(out)), split, other, device, workers)
+    found = api.evaluate(run, split, other, device, workers, reject_below, out)
     if as_json:
         return common.print_json(found.as_json())
     return _print(found)
@@ -63,6 +64,10 @@ def _print(found: Any) -> None:
         ["calibration error, raw", *_percent(found.ece_before)],
         [f"calibration error, T={found.temperature:.2f}", *_percent(measured.ece)],
     ]
+    if found.accepted:
+        rows.append([f"answered (confidence from {found.accepted.threshold:.2%})", *_percent(found.accepted.coverage)])
+    if found.accepted and found.accepted.accuracy:
+        rows.append(["right of the answered", *_percent(found.accepted.accuracy)])
     common.print_table(["", "value", "95 % interval"], rows, right=[1])
     worst = sorted(
         (row for row in measured.per_class if row.recall and row.recall.value < 1), key=lambda row: row.recall.value

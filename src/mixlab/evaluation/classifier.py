@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mixlab.data.decode import decode, decode_image
-from mixlab.errors import UnreadableImage, UsageError
+from mixlab.errors import RunError, UnreadableImage, UsageError
 from mixlab.evaluation.calibration import softmax
 from mixlab.evaluation.networks import Network, OnnxNetwork, TorchNetwork, open_onnx
 from mixlab.evaluation.rejection import with_rejection
@@ -76,6 +76,8 @@ class Classifier:
             UnreadableImage: where one cannot be decoded.
             RunError: where the network is an exported file.
         """
+        if not isinstance(self.network, TorchNetwork):
+            raise RunError("an exported file gives no features; load the run or bundle that it came from")
         waiting, found = iter(pictures), []
         while batch := [pixels_of(picture, self.spec.channels) for picture in islice(waiting, batch_size)]:
             found.append(self.network.features(batch))

@@ -23,14 +23,6 @@ class Network(Protocol):
         """Return float32 logits (pictures, classes) of decoded pixels, uint8 (height, width, channels) each."""
         ...
 
-    def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Return what the classifier, the last layer, is given: float32 (pictures, dim).
-
-        Raises:
-            RunError: where the network does not show it.
-        """
-        ...
-
 
 class TorchNetwork:
     """The network of a bundle, folded for inference."""
@@ -46,6 +38,7 @@ class TorchNetwork:
         return self.of_inputs(torch.stack([fit(pixels, self.spec) for pixels in pictures]))
 
     def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """Return what the classifier, the last layer, is given: float32 (pictures, dim)."""
         inputs = torch.stack([fit(pixels, self.spec) for pixels in pictures]).to(self.device)
         seen: list[Tensor] = []
         classifier: Any = self.model.classifier
@@ -79,9 +72,6 @@ class OnnxNetwork:
             [logits] = self._session.run(["logits"], {"pictures": batch})
             found.update(zip(places, logits, strict=True))
         return np.stack([found[place] for place in range(len(pictures))])
-
-    def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        raise RunError("an exported file gives no features; load the run or bundle that it came from")
 
 
 def open_onnx(path: Path, threads: int = 0) -> Any:

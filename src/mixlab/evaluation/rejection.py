@@ -14,12 +14,22 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlab.config import Config
 from mixlab.errors import RunError, UsageError
+from mixlab.evaluation.metrics import Estimate, share
 from mixlab.run.bundle import Accepted, BundleDescription
 
 RANKS = 20  # thresholds that are looked at
 LEVEL = 0.05  # probability that any of their bounds does not hold
 FORM = "expected a confidence such as 0.7, or precision=0.95"
+
+
+class Acceptance(Config):
+    """What a threshold does on images that it was not chosen on."""
+
+    threshold: float  # confidence below which an answer is unknown
+    coverage: Estimate  # share of the images that get an answer
+    accuracy: Estimate | None  # share right of those answers; None: there is none
 
 
 def with_rejection(description: BundleDescription, text: str) -> BundleDescription:
@@ -88,6 +98,13 @@ def precision_bound(point: Accepted) -> float:
         is_too_rare = _probability_of(point.accepted, point.accepted - point.right, middle) <= LEVEL / RANKS
         low, high = (middle, high) if is_too_rare else (low, middle)
     return low
+
+
+def measure_accepted(confidence: NDArray[np.float64], right: NDArray[np.bool_], threshold: float) -> Acceptance:
+    """Measure a threshold; intervals are Wilson's at 95 %."""
+    answered = right[confidence >= threshold]
+    accuracy = share(int(answered.sum()), len(answered)) if len(answered) else None
+    return Acceptance(threshold=threshold, coverage=share(len(answered), len(right)), accuracy=accuracy)
 
 
 def _accepted(threshold: float, right: NDArray[np.bool_]) -> Accepted:

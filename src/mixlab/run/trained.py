@@ -1,5 +1,6 @@
 """Where trained networks are found: a run, a bundle, a file, or the Hugging Face Hub."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,18 @@ def find_trained(place: str | Path, root: Path = Path("runs")) -> Run | Path:
         if bundle.is_bundle(path.parent):
             way_out = f"give its folder: {path.parent}"
         raise RunError(f"{place} holds weights, but neither classes nor preprocessing; {way_out}")
-    return find_run(place, root)
+    try:
+        return find_run(place, root)
+    except RunError as error:
+        raise RunError(f"{error}{_or_else(str(place), path)}") from None
+
+
+def _or_else(place: str, path: Path) -> str:
+    """Return what else a place that is no run might have been meant as."""
+    if path.is_dir():
+        return f", and no bundle: it has no {bundle.DESCRIPTION}"
+    is_like_the_hubs = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", place) and not path.parent.exists()
+    return f"; a model of the Hugging Face Hub is {hub.ADDRESS}{place}" if is_like_the_hubs else ""
 
 
 def read_trained(place: str) -> Trained:
