@@ -21,6 +21,7 @@ from mixlab.models.catalogue import create_model
 from mixlab.places import expand_user
 from mixlab.reporting.report import write_run_report
 from mixlab.run.folder import Run, find_run
+from mixlab.run.importing import import_weights
 from mixlab.run.table import one_line
 from mixlab.run.trained import find_trained
 from mixlab.training import fine_tuning
@@ -42,6 +43,7 @@ __all__ = [
     "evaluate",
     "explain",
     "find_learning_rate",
+    "import_weights",
     "load",
     "report",
     "resume",

@@ -1,12 +1,11 @@
 """`mixlab import`."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
 from mixlab.cli import common
-from mixlab.spec import ResizeMode
 
 
 class Numbers(click.ParamType):
@@ -26,7 +25,7 @@ class Numbers(click.ParamType):
 @click.option("--image-size", default=224, show_default=True, type=click.IntRange(1, 4096), help="Pixels.")
 @click.option("--mean", type=Numbers(), help="Of each channel, pixels in [0, 1].  [default: ImageNet's]")
 @click.option("--std", type=Numbers(), help="Likewise.")
-@click.option("--resize-mode", default="crop", show_default=True, type=click.Choice(get_args(ResizeMode)))
+@click.option("--resize-mode", default="crop", show_default=True, type=click.Choice(["crop", "pad", "squash"]))
 @click.option("--activation", default="gelu", show_default=True, type=click.Choice(["gelu", "relu"]))
 @common.as_json
 def import_(file: str, out: str, classes: str, activation: str, as_json: bool, **preprocessing: Any) -> None:
@@ -44,7 +43,7 @@ def import_(file: str, out: str, classes: str, activation: str, as_json: bool, *
     names = read_classes(expand_user(classes)) if classes else ()
     given = {key: value for key, value in preprocessing.items() if value is not None}
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    bundle = import_weights(expand_user(file), expand_user(out), names, activation, command, **given)  # pyright: ignore[reportArgumentType]
+    bundle = import_weights(file, out, names, activation, command, **given)  # pyright: ignore[reportArgumentType]
     if as_json:
         return common.print_json({"bundle": out, **bundle.description.model_dump(mode="json")})
     return _print(bundle.description, out)

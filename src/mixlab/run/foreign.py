@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mixlab.errors import RunError
+from mixlab.errors import RunError, UsageError
 from mixlab.models.convmixer import Activation, ConvMixerConfig
 
 PICKLED = (".pt", ".pth", ".tar")  # .pth.tar is what timm's training writes
@@ -65,7 +65,10 @@ def convmixer_of(state: Mapping[str, Tensor], path: Path, activation: Activation
         raise RunError(f"{path} holds no ConvMixer of timm, of the paper's authors or of mixlab, but {named}, ...")
     sizes = {"dim": stem.shape[0], "patch_size": stem.shape[3], "kernel_size": mixing.shape[3]}
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-    return ConvMixerConfig.parse({**sizes, "depth": depth, "activation": activation})
+    try:
+        return ConvMixerConfig.parse({**sizes, "depth": depth, "activation": activation})
+    except UsageError as error:
+        raise RunError(f"{path} holds no ConvMixer that can be built: {error}") from None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

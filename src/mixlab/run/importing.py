@@ -15,6 +15,7 @@ from mixlab.errors import DataError, MixlabError, RunError, UsageError
 from mixlab.models import inspection
 from mixlab.models.catalogue import PUBLISHED, AnyModelConfig
 from mixlab.models.convmixer import Activation
+from mixlab.places import expand_user
 from mixlab.run import foreign
 from mixlab.run.bundle import Bundle, BundleDescription, check_fits, write_bundle
 from mixlab.run.card import model_card
@@ -24,8 +25,8 @@ USUAL = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
 
 
 def import_weights(
-    file: Path,
-    folder: Path,
+    file: str | Path,
+    folder: str | Path,
     classes: Sequence[str] = (),
     activation: Activation = "gelu",
     command: str = "",
@@ -43,6 +44,7 @@ def import_weights(
         RunError: where the file cannot be read or is no ConvMixer, or the folder cannot be written.
         UsageError: where classes or preprocessing do not fit.
     """
+    file, folder = expand_user(str(file)), expand_user(str(folder))
     if not file.is_file():
         raise RunError(f"{file} does not exist" if not file.exists() else f"{file} is no file of weights")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
