@@ -21,7 +21,7 @@ from PIL import Image
 from mixlab import api
 from mixlab.cli import main as cli
 from mixlab.errors import MixlabError
-from mixlab.evaluation.evaluate import read_predictions
+from mixlab.evaluation.predictions import read_predictions
 from mixlab.run.bundle import BundleDescription
 from mixlab.run.card import model_card
 from mixlab.run.table import CONTROLS, FORMULA

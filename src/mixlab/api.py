@@ -11,6 +11,7 @@ from mixlab.comparison.compare import Comparison
 from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
 from mixlab.data import catalogue as data_sets
 from mixlab.errors import RunError
+from mixlab.evaluation import against as comparing_models
 from mixlab.evaluation import evaluate as evaluation
 from mixlab.evaluation.classifier import Answer, Classifier, read_classifier
 from mixlab.evaluation.evaluate import Evaluation
@@ -20,10 +21,11 @@ from mixlab.explaining.explain import Explanation
 from mixlab.models.catalogue import create_model
 from mixlab.places import expand_user
 from mixlab.reporting.report import write_run_report
+from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run, find_run
 from mixlab.run.importing import import_weights
 from mixlab.run.table import one_line
-from mixlab.run.trained import find_trained
+from mixlab.run.trained import find_model
 from mixlab.training import fine_tuning
 from mixlab.training import train as training
 from mixlab.training.lr_range import RangeTest, Sweep
@@ -106,8 +108,7 @@ def load(place: str | Path | Run, device: str = "auto", reject_below: float | st
     Raises:
         RunError: where there is none, it is damaged, or its validation images cannot vouch for that precision.
     """
-    found = place if isinstance(place, Run) else find_trained(place)
-    return read_classifier(found, device, str(reject_below))
+    return read_classifier(find_model(place), device, str(reject_below))
 
 
 def evaluate(
@@ -116,6 +117,8 @@ def evaluate(
     data: str | Path | Mapping[str, Any] = "",
     device: str = "auto",
     workers: int = 2,
+    against: str | Path | Run = "",
+    margin: float | None = None,
     reject_below: float | str = "",
     out: str | Path = "runs",
 ) -> Evaluation:
@@ -123,20 +126,32 @@ def evaluate(
 
     Args:
         data: a data set's name, a folder, or a table such as {"name": "birds", "ignore_unknown_classes": True}.
+        against: run or bundle folder of a model that this one would replace; both answer the same pictures. What
+            speaks against the run is in `.against.failures()`.
+        margin: percentage points by which top-1 may be lower than that of `against`; None: it fails only where it is
+            lower beyond doubt.
         reject_below: as for `load`.
         out: folder of run folders, and of what is measured of bundles.
 
     Raises:
-        RunError: where the run is not finished or damaged, or as for `load`.
+        RunError: where the run or the other model is missing, not finished or damaged, or as for `load`.
         DataError: where the data cannot be read or has classes that the model does not know.
     """
-    found = place if isinstance(place, Run) else find_trained(place, Path(out))
+    found = find_model(place, Path(out))
     other = data_sets.parse_data(data) if data else None
     if isinstance(found, Run) and not found.is_finished:
         raise RunError(f"{found.folder} is not finished; go on with: mixlab train --resume {found.folder}")
-    if isinstance(found, Path) and found.suffix == ".onnx":
-        raise RunError(f"{found} was exported; measure the run or bundle that it came from")
-    return evaluation.evaluate(found, split, other, device, workers, reject_below=str(reject_below), root=Path(out))
+    if isinstance(found, Path) and (found.suffix == ".onnx" or against):
+        raise RunError(f"{place} is no run; measure the run that it came from")
+    before = find_model(against) if against else None
+    if before is not None:
+        read_bundle(before)  # what is wrong with it is said before test images are read
+    measured = evaluation.evaluate(found, split, other, device, workers, reject_below=str(reject_below), root=Path(out))
+    if before is None or isinstance(found, Path):
+        return measured
+    share = None if margin is None else margin / 100
+    beside = comparing_models.compare(found, measured, before, split, other, device, workers, share)
+    return replace(measured, against=beside)
 
 
 def _take_options(values: dict[str, Any]) -> Options:

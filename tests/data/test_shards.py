@@ -372,3 +372,12 @@ def test_the_recipe_of_folders_is_the_one_of_shards(pictures: Path, packed: Path
     assert ours == theirs
     different = {"name", "path", "labels_csv"}
     assert folder.data.model_dump(exclude=different) == shards.data.model_dump(exclude=different)
+
+
+def test_clearing_the_cache_forgets_the_indexes_of_foreign_shards(packed: Path, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("MIXLAB_CACHE", str(tmp_path / "cache"))
+    (packed / shard_index.INDEX).unlink()
+    shard_index.read_index(packed)
+    assert len(list((tmp_path / "cache" / "shards").glob("*.jsonl"))) == 1
+    shard_index.clear_cached()
+    assert list((tmp_path / "cache" / "shards").iterdir()) == []

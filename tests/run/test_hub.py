@@ -15,7 +15,7 @@ from mixlab.models.catalogue import parse_model
 from mixlab.run import hub
 from mixlab.run.bundle import Accepted, Bundle, BundleDescription, read_bundle, write_bundle
 from mixlab.run.card import model_card
-from mixlab.run.trained import find_trained, read_trained
+from mixlab.run.trained import find_model, read_trained
 from mixlab.spec import DataSpec
 
 
@@ -45,7 +45,7 @@ def fetched(tmp_path: Path, description: BundleDescription, monkeypatch) -> list
 
 
 def test_nothing_but_the_files_of_a_bundle_is_fetched(fetched: list[Any], tmp_path: Path, description):
-    found = find_trained("hf://someone/birds@v1.0")
+    found = find_model("hf://someone/birds@v1.0")
     assert isinstance(found, Path)
     assert sorted(path.name for path in found.iterdir()) == ["README.md", "bundle.json", "model.safetensors"]
     assert read_bundle(found).description.model == description.model
@@ -59,18 +59,18 @@ def test_nothing_is_fetched_unless_asked(fetched: list[Any], tmp_path: Path, mon
     with pytest.raises(
         RunError, match=r"there is no run someone/birds.*; a model of the Hugging Face Hub is hf://some"
     ):
-        find_trained("someone/birds")
+        find_model("someone/birds")
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match=r"no experiment\.json, and no bundle: it has no bundle\.json"):
-        find_trained("empty")
+        find_model("empty")
     (tmp_path / "weights.pth").write_text("")
     with pytest.raises(RunError, match=r"make a bundle of it: mixlab import weights\.pth --out FOLDER"):
-        find_trained("weights.pth")
+        find_model("weights.pth")
     with pytest.raises(RunError, match="give its folder"):
-        find_trained(tmp_path / "hub" / "model.safetensors")
+        find_model(tmp_path / "hub" / "model.safetensors")
     for address in ("hf://birds", "hf://", "hf://a/b/c", "hf://a/b@"):
         with pytest.raises(UsageError, match="expected hf://OWNER/NAME"):
-            find_trained(address)
+            find_model(address)
     assert fetched == []
 
 

@@ -146,6 +146,15 @@ def echo(*lines: Any, err: bool = False) -> None:
     click.echo("\n".join(one_line(str(line)) for line in lines), err=err)
 
 
+def bar(items: Iterable[Any], total: int) -> Iterable[Any]:
+    """Pass items on; a terminal shows how many of the total have come."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, "looking", total, console=console, transient=True, disable=not console.is_terminal)
+
+
 def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 

@@ -1,5 +1,6 @@
 """`mixlab data`."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import click
 
 from mixlab.cli import common
 from mixlab.errors import CheckFailed, UsageError
+
+LEAST_TAR = 10_240  # bytes
 
 
 @click.group()
@@ -45,7 +48,7 @@ def check(name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) 
     experiment = _experiment(name, overrides, options)
     sheet = _sheet_place(options["sheet"], experiment.data) if options["sheet"] else None
     carve = experiment.protocol == "honest"
-    found = checks.check(experiment.data, options["workers"], experiment.seed, carve)
+    found = checks.check(experiment.data, options["workers"], experiment.seed, carve, common.bar)
     if as_json:
         common.print_json(found.as_json())
     else:
@@ -106,6 +109,8 @@ def pack(
     from mixlab.places import expand_user
 
     size = common.size_bytes("--shard-size", shard_size)
+    if size < LEAST_TAR:
+        raise UsageError(f"--shard-size {shard_size}: expected at least 10KiB, which an empty tar file has")
     config = _experiment(name, overrides, options).data
     found = shard_writer.pack(config, expand_user(out), size, workers, lambda line: common.echo(line, err=True))
     if as_json:
@@ -126,12 +131,17 @@ def download(name: str) -> None:
 @click.option("--clear", is_flag=True, help="Remove all of it.")
 @common.as_json
 def cache(clear: bool, as_json: bool) -> None:
-    """Show the decoded pictures that train --cache keeps (MIXLAB_CACHE names the place)."""
+    """Show the decoded pictures that train --cache keeps (MIXLAB_CACHE names the place).
+
+    With --clear the indexes of shards that others wrote go too; they are made again when they are needed.
+    """
     from mixlab.data import cache as caches
+    from mixlab.data import shard_index
 
     found = caches.kept()
     if clear:
         caches.clear()
+        shard_index.clear_cached()
     if as_json:
         return common.print_json({"place": caches.home(), "cleared": clear, "kept": [vars(each) for each in found]})
     rows = [[each.source, each.kind, " x ".join(map(str, each.shape)), caches.size_text(each.bytes)] for each in found]
@@ -159,4 +169,7 @@ def _sheet_place(sheet: str, config: Any) -> Path:
     folder = getattr(config, "path", "")
     if folder and path.resolve().is_relative_to(Path(folder).resolve()):
         raise UsageError(f"--sheet {sheet} is inside the data set's own folder, which stays as it is; choose another")
+    there = next(parent for parent in path.resolve().parents if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UsageError(f"--sheet {sheet}: {there} cannot be written to")
     return path

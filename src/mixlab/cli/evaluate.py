@@ -5,6 +5,9 @@ from typing import Any
 import click
 
 from mixlab.cli import common
+from mixlab.errors import CheckFailed
+
+LISTED = 5  # lost pictures that are named on the screen
 
 
 @click.command(short_help="Measure a finished run.")
@@ -15,6 +18,13 @@ from mixlab.cli import common
     "--ignore-unknown-classes", is_flag=True, help="With --data: leave out classes that the model does not know."
 )
 @common.reject_below
+@click.option("--against", default="", metavar="RUN|BUNDLE", help="The model that this one would replace.")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0),
+    metavar="POINTS",
+    help="With --against: fail unless top-1 is surely at most so many points lower.",
+)
 @common.out
 @common.workers
 @common.device
@@ -26,6 +36,8 @@ def evaluate(
     data: str,
     ignore_unknown_classes: bool,
     reject_below: str,
+    against: str,
+    margin: float | None,
     out: str,
     workers: int,
     device: str,
@@ -36,16 +48,27 @@ def evaluate(
     With --data RUN may be a bundle folder too.
 
     How often the test pictures were read is counted: the more often, the less a test result is worth.
+
+    With --against both models answer the same pictures; what changed is listed and drawn. The exit code is 3 where
+    the run, or one of its classes, is worse than the other model beyond doubt, or may be worse by more than --margin.
     """
+    from pathlib import Path
+
     from mixlab import api
 
     if ignore_unknown_classes and not data:
         raise click.UsageError("--ignore-unknown-classes goes with --data; a run knows the classes of its own data.")
+    if margin is not None and not against:
+        raise click.UsageError("--margin goes with --against.")
     other = common.data_fields(data, ignore_unknown_classes) if data else ""
-    found = api.evaluate(run, split, other, device, workers, reject_below, out)
+    before = api.find_model(against, Path(out)) if against else ""
+    found = api.evaluate(run, split, other, device, workers, before, margin, reject_below, out)
     if as_json:
-        return common.print_json(found.as_json())
-    return _print(found)
+        common.print_json(found.as_json())
+    else:
+        _print(found)
+    if found.against and found.against.failures():
+        raise CheckFailed("; ".join(found.against.failures()))
 
 
 def _print(found: Any) -> None:
@@ -75,6 +98,32 @@ def _print(found: Any) -> None:
     if worst:
         common.echo("weakest classes: " + ", ".join(f"{row.name} {row.recall.value:.1%}" for row in worst[:3]))
     common.echo(f"written  {found.folder} (metrics.json, predictions.csv, pictures)")
+    if found.against:
+        _print_against(found.against)
+
+
+def _print_against(found: Any) -> None:
+    from mixlab.evaluation.leaderboard import counted
+
+    gain, won, lost = found.difference, found.flipped("won"), found.flipped("lost")
+    for name, images in found.unknown_there.items():
+        common.echo(f"left out {counted(images, 'picture')} of {name}, which {found.other} does not know", err=True)
+    if found.learned_there:
+        common.echo(f"left out {counted(found.learned_there, 'picture')} that {found.other} was trained on", err=True)
+    points = f"{100 * gain.value:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
+    common.echo(
+        f"against  {found.other} on {counted(gain.images, 'picture')}: top-1 {found.here:.2%}, there {found.there:.2%}",
+        f"         {points}: {gain.verdict}",
+        f"changed  {len(won):,} won, {len(lost):,} lost",
+        *(f"         lost {flip.image}: {_said(flip)}" for flip in lost[:LISTED]),
+        *([f"         and {len(lost) - LISTED:,} more"] if len(lost) > LISTED else []),
+        f"written  {found.folder} (against.json, flips.csv, pictures of both)",
+    )
+
+
+def _said(flip: Any) -> str:
+    here, there = (f"{each.predicted} {each.confidence:.0%}" for each in (flip.here, flip.there))
+    return f"{here}, before {there}"
 
 
 def _times(count: int) -> str:

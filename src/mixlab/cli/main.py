@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 
 import click
 
@@ -111,5 +112,7 @@ def _complain(message: str, code: int) -> int:
     if launch.leads():
         common.echo(f"error: {message}", err=True)
     elif code not in (2, 130):  # a wrong word or a signal is one for all ranks, and the leader says so
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(5)  # where the leader met the same, torchrun ends this process first
         common.echo(f"error in rank {os.environ['RANK']}: {message}", err=True)
     return code

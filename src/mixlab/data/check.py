@@ -8,7 +8,7 @@ import numpy as np
 from mixlab.data import findings
 from mixlab.data.catalogue import DataConfig, ShardsConfig
 from mixlab.data.findings import Finding, Kind
-from mixlab.data.look import Pictures, look
+from mixlab.data.look import Pictures, Watch, look
 from mixlab.data.shard_index import damaged
 from mixlab.data.stats import count_classes
 from mixlab.errors import DataError
@@ -78,8 +78,17 @@ class Check:
         return f"{chosen}; {' and '.join(costs.values())}"
 
 
-def check(config: DataConfig, workers: int, seed: int = 0, carve_validation: bool = True) -> Check:
+def check(
+    config: DataConfig,
+    workers: int,
+    seed: int = 0,
+    carve_validation: bool = True,
+    watch: Watch = lambda seen, _: seen,
+) -> Check:
     """Decode every picture of every split, as an experiment with this seed splits them.
+
+    Args:
+        watch: as for `look`.
 
     Raises:
         DataError: where the data set itself cannot be used.
@@ -87,7 +96,7 @@ def check(config: DataConfig, workers: int, seed: int = 0, carve_validation: boo
     data = config.load(seed, carve_validation)
     splits = {name: images for name, images in data.splits.items() if len(images)}
     counts = {name: count_classes(images, data.spec.classes) for name, images in splits.items()}
-    pictures = look(splits, data.spec, workers)
+    pictures = look(splits, data.spec, workers, watch)
     if len(pictures.readable) == 0:
         name, reason = pictures.names[0], pictures.unreadable[0]
         raise DataError(f"not one of {len(pictures.names):,} pictures can be read, such as {name}: {reason}")

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +17,9 @@ from mixlab.spec import DataSpec
 
 SIDE = 16  # of thumbnails, pixels
 CHUNK = 1024  # pictures that are on their way at a time
+
+
+Watch = Callable[[Iterable["Seen | UnreadableImage"], int], Iterable["Seen | UnreadableImage"]]  # of so many in all
 
 
 class Seen(NamedTuple):
@@ -54,15 +57,19 @@ class Pictures:
         }
 
 
-def look(splits: Mapping[str, Images], spec: DataSpec, workers: int) -> Pictures:
-    """Decode every picture of these splits once, in as many threads as there are workers."""
+def look(splits: Mapping[str, Images], spec: DataSpec, workers: int, watch: Watch = lambda seen, _: seen) -> Pictures:
+    """Decode every picture of these splits once, in as many threads as there are workers.
+
+    Args:
+        watch: passes on what was seen, and may show how far it is.
+    """
     total = sum(map(len, splits.values()))
     sizes, digests = np.zeros((total, 2), dtype=np.int64), np.zeros(total, dtype=np.uint64)
     thumbnails = np.zeros((total, SIDE, SIDE), dtype=np.uint8)
     unreadable: dict[int, str] = {}
     odd: dict[Oddity, list[int]] = {}
     every = (seen for images in splits.values() for seen in _every(images, spec.channels, workers))
-    for index, seen in enumerate(every):
+    for index, seen in enumerate(watch(every, total)):
         if isinstance(seen, UnreadableImage):
             unreadable[index] = str(seen)
             continue

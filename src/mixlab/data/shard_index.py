@@ -173,9 +173,26 @@ def _fresh(shards: Mapping[str, Shard], rows: Iterable[Rows]) -> Iterator[Rows]:
         raise DataError(f"{min(missing)} is new")
 
 
+def clear_cached() -> None:
+    """Remove the indexes that were made of shards without one.
+
+    Raises:
+        DataError: where one cannot be removed.
+    """
+    for path in _cache().glob("*.jsonl"):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot remove {path}: {error.strerror}") from None
+
+
+def _cache() -> Path:
+    return places.cache_home() / "shards"
+
+
 def _cached(place: Path) -> Path:
     name = hashlib.sha256(str(place.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return places.cache_home() / "shards" / f"{root_of(place).resolve().name}-{name}.jsonl"
+    return _cache() / f"{root_of(place).resolve().name}-{name}.jsonl"
 
 
 def _from_headers(splits: Mapping[str, Split], shards: Mapping[str, Shard]) -> tuple[Head, list[Rows]]:

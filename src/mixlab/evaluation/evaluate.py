@@ -1,7 +1,5 @@
 """Measuring a finished run on one split of its data, or of other data with the same classes."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,12 +16,13 @@ from mixlab.data.images import FileImages, Images
 from mixlab.errors import DataError, did_you_mean
 from mixlab.evaluation import calibration, inference, metrics, pictures
 from mixlab.evaluation.metrics import Estimate, Metrics
+from mixlab.evaluation.predictions import as_table
+from mixlab.evaluation.regression import Against
 from mixlab.evaluation.rejection import Acceptance, measure_accepted, with_rejection
 from mixlab.experiment import Experiment
 from mixlab.kernels import placement
 from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run
-from mixlab.run.table import as_cell, from_cell
 from mixlab.spec import DataSpec
 
 GALLERY = 40  # pictures in a gallery
@@ -42,6 +41,7 @@ class Evaluation:
     unreadable: dict[str, str]  # file -> reason
     left_out: dict[str, int] = field(default_factory=dict)  # class that the model does not know -> images
     accepted: Acceptance | None = None  # where answers of too little confidence are unknown
+    against: Against | None = None  # beside the model that this one would replace, where that was asked
 
     def as_json(self) -> dict[str, Any]:
         found = self.metrics.model_dump(mode="json")
@@ -56,27 +56,8 @@ class Evaluation:
             "left_out": self.left_out,
             "accepted": self.accepted.model_dump(mode="json") if self.accepted else None,
             **found,
+            **({"against": self.against.as_json()} if self.against else {}),
         }
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One line of predictions.csv."""
-
-    label: str
-    predicted: str
-    confidence: float  # in [0, 1], calibrated
-
-    @property
-    def right(self) -> bool:
-        return self.label == self.predicted
-
-
-def read_predictions(run: Run, split: str) -> dict[str, Prediction]:
-    """Return what an evaluated run said of each image of a split, by the image's name."""
-    rows = csv.DictReader(io.StringIO(run.predictions(split)))
-    texts = [(*(from_cell(row[key]) for key in ("image", "class", "predicted")), row["confidence"]) for row in rows]
-    return {name: Prediction(label, predicted, float(confidence)) for name, label, predicted, confidence in texts}
 
 
 def evaluate(
@@ -113,7 +94,7 @@ def evaluate(
         raise DataError(f"{place} is a bundle, which has no data of its own; give some: --data NAME|FOLDER")
     loaded = foreign(data) if data else _unchanged(run.experiment, described.data_fingerprint)
     ignore_unknown = isinstance(data, PicturesConfig) and data.ignore_unknown_classes
-    images, left_out = _as_evaluated(loaded, split, spec, ignore_unknown)
+    images, left_out = as_evaluated(loaded, split, spec, ignore_unknown)
     model = placement.place(bundle.build(), chosen)
     label = split if data is None else f"{split}-{data.label}-{digest(data)}"
     readings = run.count_reading(label, len(images))
@@ -123,7 +104,7 @@ def evaluate(
     )
     accepted = measure_accepted(after.max(1), after.argmax(1) == found.labels, described.reject_below)
     evaluation = replace(evaluation, left_out=left_out, accepted=accepted if described.reject_below else None)
-    predictions = _table(found, after, images, spec).encode("utf-8", "surrogateescape")
+    predictions = as_table(found, after, images, spec).encode("utf-8", "surrogateescape")
     durable.write_bytes(evaluation.folder / "predictions.csv", predictions)
     if draw:
         _draw(evaluation.folder, evaluation, found, before, after, images, spec)
@@ -142,7 +123,7 @@ def _unchanged(experiment: Experiment, fingerprint: str) -> DataSet:
     return data
 
 
-def _as_evaluated(data: DataSet, split: str, spec: DataSpec, ignore_unknown: bool) -> tuple[Images, dict[str, int]]:
+def as_evaluated(data: DataSet, split: str, spec: DataSpec, ignore_unknown: bool) -> tuple[Images, dict[str, int]]:
     """Return a split with the labels and the preprocessing of a model, and how many images of which class it lacks."""
     images, given, left_out = data.split(split), data.spec.classes, {}
     if ignore_unknown:
@@ -200,19 +181,6 @@ def _measure(
     return Evaluation(folder, split, measured, raw.ece, temperature, readings, images.unreadable), before, after
 
 
-def _table(found: inference.Predictions, probabilities: np.ndarray, images: Images, spec: DataSpec) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(["image", "class", "predicted", "correct", "confidence", "probability_of_class"])
-    predicted = probabilities.argmax(1)
-    for place, index in enumerate(found.indices):
-        label, answer = found.labels[place], predicted[place]
-        numbers = (probabilities[place, answer], probabilities[place, label])
-        names = (images.names[index], spec.classes[label], spec.classes[answer])
-        writer.writerow([*map(as_cell, names), int(label == answer), *(f"{number:.6f}" for number in numbers)])
-    return buffer.getvalue()
-
-
 def _draw(
     folder: Path,
     evaluation: Evaluation,
@@ -236,11 +204,11 @@ def _draw(
         ("mistakes.png", f"{evaluation.split}: the surest of {len(wrong):,} mistakes", surest_wrong),
     ):
         if len(places):
-            shown = _pixels(images, found.indices[places], spec)
+            shown = pixels(images, found.indices[places], spec)
             chosen = (found.labels[places], predicted[places], confidence[places])
             pictures.gallery(folder / name, shown, *chosen, spec.classes, title)
 
 
-def _pixels(images: Images, indices: np.ndarray, spec: DataSpec) -> np.ndarray:
+def pixels(images: Images, indices: np.ndarray, spec: DataSpec) -> np.ndarray:
     """Return images as the network sees them, uint8 (images, height, width, channels)."""
     return inference.as_pixels(inference.as_input(images.batch(indices).images.cpu(), spec))

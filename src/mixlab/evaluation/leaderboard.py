@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlab.config import Config, flatten
-from mixlab.evaluation.evaluate import read_predictions
 from mixlab.evaluation.paired import FEWEST_SEEDS, Difference, paired_difference
+from mixlab.evaluation.predictions import read_predictions
 from mixlab.experiment import Experiment
 from mixlab.models import catalogue
 from mixlab.run.folder import Run

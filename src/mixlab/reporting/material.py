@@ -14,9 +14,9 @@ from mixlab.data.data_set import DataSet
 from mixlab.data.images import Images
 from mixlab.errors import MixlabError
 from mixlab.evaluation import inference
-from mixlab.evaluation.evaluate import Prediction, read_predictions
 from mixlab.evaluation.leaderboard import SPLIT, Leaderboard, Row
 from mixlab.evaluation.metrics import ReliabilityBins, reliability_of
+from mixlab.evaluation.predictions import Prediction, read_predictions
 from mixlab.experiment import Experiment
 from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run

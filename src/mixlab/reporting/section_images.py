@@ -8,8 +8,8 @@ from markupsafe import Markup
 from mixlab.data.data_set import DataSet
 from mixlab.data.images import Images
 from mixlab.evaluation import explanation, inference
-from mixlab.evaluation.evaluate import Prediction
 from mixlab.evaluation.leaderboard import Row, counted
+from mixlab.evaluation.predictions import Prediction
 from mixlab.experiment import Experiment
 from mixlab.reporting import charts, tiles
 from mixlab.reporting.material import Material

@@ -23,12 +23,14 @@ class Trained:
     spec: DataSpec | None = None
 
 
-def find_trained(place: str | Path, root: Path = Path("runs")) -> Run | Path:
+def find_model(place: str | Path | Run, root: Path = Path("runs")) -> Run | Path:
     """Return the run, the bundle folder or the exported .onnx file that a place stands for; hf:// is fetched.
 
     Raises:
         RunError: where there is none.
     """
+    if isinstance(place, Run):
+        return place
     if str(place).startswith(hub.ADDRESS):
         return hub.fetch(str(place))
     path = expand_user(str(place))
@@ -68,7 +70,7 @@ def read_trained(place: str) -> Trained:
 
 
 def _with_weights(place: str) -> Run | Path:
-    found = find_trained(place)
+    found = find_model(place)
     if isinstance(found, Path) and found.suffix == ".onnx":
         raise RunError(f"{place} was exported and cannot be trained on; give the run or bundle that it came from")
     return found

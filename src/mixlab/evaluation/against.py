@@ -1,0 +1,128 @@
+"""A run beside the model that it would replace: both answer the same images, and each change is named and drawn."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mixlab import devices, durable
+from mixlab.data.catalogue import DataConfig, foreign
+from mixlab.data.images import Images
+from mixlab.errors import DataError
+from mixlab.evaluation import inference, pictures
+from mixlab.evaluation.calibration import softmax
+from mixlab.evaluation.evaluate import GALLERY, Evaluation, as_evaluated, pixels
+from mixlab.evaluation.paired import paired_difference
+from mixlab.evaluation.predictions import Prediction, read_predictions
+from mixlab.evaluation.regression import Against, Flip, changes_of, flips_of
+from mixlab.kernels import placement
+from mixlab.run.bundle import Bundle, read_bundle
+from mixlab.run.folder import Run
+from mixlab.run.table import as_cell
+
+
+def compare(
+    run: Run,
+    evaluation: Evaluation,
+    other: Run | Path,
+    split: str,
+    data: DataConfig | None = None,
+    device: str = "auto",
+    workers: int = 2,
+    margin: float | None = None,
+) -> Against:
+    """Let another model answer what a run was just evaluated on; write against.json, flips.csv and pictures.
+
+    Left out are images of classes that the other model does not know, and those that it was trained on. A class is
+    worse where an exact test of its flips says so, with all classes tested together.
+
+    Args:
+        other: a run or a bundle folder.
+        split: and `data`: what the evaluation was given.
+        margin: share by which the accuracy may be lower; the whole interval has to be above it. None: the model
+            fails only where the whole interval is below 0.
+
+    Raises:
+        RunError: where the other model is missing or damaged.
+        DataError: where there is no image that both can answer.
+    """
+    bundle, experiment = read_bundle(other), run.experiment
+    loaded = foreign(data) if data else experiment.data.load(experiment.seed, experiment.protocol == "honest")
+    images, unknown = as_evaluated(loaded, split, bundle.description.spec, ignore_unknown=True)
+    if isinstance(other, Run):
+        other.count_reading(evaluation.split, len(images))
+    there = _answers(bundle, images, device, workers)
+    here = read_predictions(run, evaluation.split)
+    learned = _learned(run, other) if data is None else set()
+    both = [name for name in there if name in here]
+    names = [name for name in both if name not in learned]
+    if not names:
+        raise DataError(f"there is no picture that {run.name} and the other model can both answer and did not learn")
+    answers = [Flip(name, here[name].label, here[name], there[name]) for name in names]
+    right = [np.array([each[name].right for name in names]) for each in (here, there)]
+    label = other.name if isinstance(other, Run) else str(other)
+    found = Against(
+        folder=evaluation.folder / f"against-{Path(label).resolve().name}",
+        other=label,
+        difference=paired_difference(right[:1], right[1:]),
+        here=float(right[0].mean()),
+        there=float(right[1].mean()),
+        flips=flips_of(answers),
+        classes=changes_of(answers),
+        margin=margin,
+        unknown_there=unknown,
+        learned_there=len(both) - len(names),
+    )
+    _write(found, images, bundle)
+    return found
+
+
+def _answers(bundle: Bundle, images: Images, device: str, workers: int) -> dict[str, Prediction]:
+    spec, chosen = bundle.description.spec, devices.choose_device(device)
+    model = placement.place(bundle.build(), chosen)
+    found = inference.collect(inference.iterate(model, images, spec, chosen, workers=workers))
+    probabilities = softmax(found.logits, bundle.description.temperature)
+    best = probabilities.argmax(1)
+    return {
+        images.names[index]: Prediction(spec.classes[label], spec.classes[answer], float(row[answer]))
+        for index, label, answer, row in zip(found.indices, found.labels, best, probabilities, strict=True)
+    }
+
+
+def _learned(run: Run, other: Run | Path) -> set[str]:
+    """Return the names of the images that the other model was trained on, where its data is the run's."""
+    if not isinstance(other, Run) or other.experiment.data.label != run.experiment.data.label:
+        return set()
+    return set(other.read_splits().get("train", ()))
+
+
+def _write(found: Against, images: Images, bundle: Bundle) -> None:
+    durable.make_folder(found.folder)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(["image", "class", "change", "here", "confidence_here", "there", "confidence_there"])
+    for flip in found.flips:
+        answers = [(as_cell(each.predicted), f"{each.confidence:.6f}") for each in (flip.here, flip.there)]
+        writer.writerow([as_cell(flip.image), as_cell(flip.label), flip.kind, *answers[0], *answers[1]])
+    durable.write_bytes(found.folder / "flips.csv", buffer.getvalue().encode("utf-8", "surrogateescape"))
+    places = {name: place for place, name in enumerate(images.names)}
+    for kind, right, wrong in (("lost", "the other model", "this one"), ("won", "this model", "the other one")):
+        path, flips = found.folder / f"{kind}.png", found.flipped(kind)
+        path.unlink(missing_ok=True)
+        if flips:
+            chosen = np.array([places[flip.image] for flip in flips[:GALLERY]])
+            title = f"{kind}: {len(flips):,} that only {right} gets right; beneath, what {wrong} says"
+            _gallery(path, pixels(images, chosen, bundle.description.spec), flips[:GALLERY], title)
+    durable.write_json(found.folder / "against.json", found.as_json())
+
+
+def _gallery(path: Path, shown: np.ndarray, flips: Sequence[Flip], title: str) -> None:
+    """Draw images with the answer of the model that is wrong."""
+    wrong = [flip.mistake for flip in flips]
+    classes = sorted({name for each in wrong for name in (each.label, each.predicted)})
+    numbers: Mapping[str, int] = {name: place for place, name in enumerate(classes)}
+    labels, answers = ([numbers[getattr(each, name)] for each in wrong] for name in ("label", "predicted"))
+    confidences = np.array([each.confidence for each in wrong])
+    pictures.gallery(path, shown, np.array(labels), np.array(answers), confidences, classes, title)
