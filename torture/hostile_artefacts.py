@@ -22,7 +22,8 @@ from mixlab import api
 from mixlab.cli import main as cli
 from mixlab.errors import MixlabError
 from mixlab.evaluation.predictions import read_predictions
-from mixlab.run.bundle import BundleDescription, model_card
+from mixlab.run.bundle import BundleDescription
+from mixlab.run.card import model_card
 from mixlab.run.table import CONTROLS, FORMULA
 from mixlab.training.progress import Screen
 from torture import hostile_onnx

@@ -1,10 +1,12 @@
 """The hostile files of S1: each maker puts one into an empty folder and returns what a user would do with it."""
 
 import hashlib
+import io
 import json
 import os
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from mixlab.models.catalogue import parse_model
 from mixlab.run.bundle import Bundle, BundleDescription, read_bundle, write_bundle
 from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Request, Run, find_run, open_run
+from mixlab.run.importing import import_weights
 from mixlab.spec import DataSpec
 from mixlab.training.weights import load_weights
 
@@ -53,6 +56,13 @@ def attacks() -> Iterator[tuple[str, Attack]]:
     yield "torch.save as weights", _weights(".safetensors", _saved_by_torch)
     yield "object arrays as weights", _weights(".npz", _object_arrays)
     yield "a header of a terabyte", _weights(".safetensors", lambda root: struct.pack("<Q", 2**40) + b"{}")
+    for suffix in (".pt", ".pth", ".pth.tar"):
+        yield f"torch.save of code, {suffix}", _weights(suffix, _saved_by_torch)
+        yield f"code to be imported, {suffix}", _import(suffix, _saved_by_torch)
+    yield "a checkpoint that unpacks without end", _import(".pt", _compressed)
+    yield "tensors of more numbers than the file has", _import(".pt", _expanded)
+    yield "a checkpoint of a whole module", _import(".pt", _module)
+    yield "a kernel of a kilometre", _import(".safetensors", _wide_kernel)
     overlapping = {"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 4]}}
     yield "a tensor that is not there", _weights(".safetensors", lambda root: _tensors(overlapping))
     yield "a pickle in a bundle", _bundle(weights=lambda root: pickle.dumps(Payload(root / "canary")))
@@ -100,6 +110,15 @@ def _weights(suffix: str, content: Callable[[Path], bytes]) -> Attack:
         path = root / f"weights{suffix}"
         path.write_bytes(content(root))
         return path, lambda: load_weights(MODEL.build(SPEC), str(path), SPEC, frozen=False)
+
+    return attack
+
+
+def _import(suffix: str, content: Callable[[Path], bytes]) -> Attack:
+    def attack(root: Path) -> tuple[Path, Action]:
+        path = root / f"weights{suffix}"
+        path.write_bytes(content(root))
+        return path, lambda: import_weights(path, root / "imported")
 
     return attack
 
@@ -191,6 +210,36 @@ def _labels(name: str) -> Attack:
 def _saved_by_torch(root: Path) -> bytes:
     torch.save({"a": Payload(root / "canary")}, root / "saved")
     return (root / "saved").read_bytes()
+
+
+def _saved(value: object) -> bytes:
+    content = io.BytesIO()
+    torch.save(value, content)
+    return content.getvalue()
+
+
+def _compressed(root: Path) -> bytes:
+    content = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(_saved({"stem.0.weight": torch.zeros(1_000_000)}))) as plain,
+        zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for part in plain.infolist():
+            bomb.writestr(part.filename, plain.read(part))
+    return content.getvalue()
+
+
+def _expanded(root: Path) -> bytes:
+    return _saved({"stem.0.weight": torch.zeros(1).expand(2**40)})
+
+
+def _module(root: Path) -> bytes:
+    return _saved(torch.nn.Linear(2, 2))
+
+
+def _wide_kernel(root: Path) -> bytes:
+    state = {"stem.0.weight": torch.zeros(4, 3, 1, 70_000), "blocks.0.depthwise.0.weight": torch.zeros(4, 1, 1, 70_000)}
+    return safetensors.torch.save({**state, "classifier.weight": torch.zeros(2, 4)})
 
 
 def _object_arrays(root: Path) -> bytes:

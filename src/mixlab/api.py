@@ -15,7 +15,7 @@ from mixlab.evaluation import against as comparing_models
 from mixlab.evaluation import evaluate as evaluation
 from mixlab.evaluation.classifier import Answer, Classifier, read_classifier
 from mixlab.evaluation.evaluate import Evaluation
-from mixlab.experiment import Experiment, compose, compose_auto
+from mixlab.experiment import Experiment
 from mixlab.explaining import explain as explaining
 from mixlab.explaining.explain import Explanation
 from mixlab.exporting import export as exporting
@@ -24,9 +24,12 @@ from mixlab.exporting.web_runtime import web_runtime
 from mixlab.models.catalogue import create_model
 from mixlab.places import expand_user
 from mixlab.reporting.report import write_run_report
-from mixlab.run import bundle
+from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run, find_run
+from mixlab.run.importing import import_weights
 from mixlab.run.table import one_line
+from mixlab.run.trained import find_model
+from mixlab.training import fine_tuning
 from mixlab.training import train as training
 from mixlab.training.lr_range import RangeTest, Sweep
 from mixlab.training.session import Options
@@ -47,6 +50,7 @@ __all__ = [
     "explain",
     "export",
     "find_learning_rate",
+    "import_weights",
     "load",
     "report",
     "resume",
@@ -71,7 +75,9 @@ def train(recipe: str | Path = "", /, **values: Any) -> Run:
         MixlabError: with one line that says what was given, what was expected and what to do.
     """
     options = _take_options(values)
-    experiment, auto = compose_auto(recipe, {SHORT.get(key, key): value for key, value in values.items()}, ())
+    experiment, auto = fine_tuning.compose_auto(
+        recipe, {SHORT.get(key, key): value for key, value in values.items()}, ()
+    )
     return training.train(experiment, replace(options, auto_learning_rate=auto))
 
 
@@ -88,7 +94,7 @@ def find_learning_rate(recipe: str | Path = "", /, **values: Any) -> RangeTest:
     """
     sweep = Sweep.parse({key: values.pop(key) for key in Sweep.model_fields.keys() & values.keys()})
     options = _take_options(values)
-    return training.find_learning_rate(compose(recipe, values, ()), options, sweep)
+    return training.find_learning_rate(fine_tuning.compose(recipe, values, ()), options, sweep)
 
 
 def resume(place: str | Path, **options: Any) -> Run:
@@ -96,13 +102,18 @@ def resume(place: str | Path, **options: Any) -> Run:
     return training.resume(find_run(place), Options(**options))
 
 
-def load(place: str | Path | Run, device: str = "auto") -> Classifier:
-    """Return the classifier of a finished run, a bundle folder or an exported ONNX file.
+def load(place: str | Path | Run, device: str = "auto", reject_below: float | str = "") -> Classifier:
+    """Return the classifier of a finished run, a bundle folder, an exported ONNX file or a model of the Hub.
+
+    Args:
+        place: of the Hugging Face Hub: "hf://OWNER/NAME", which is fetched.
+        reject_below: confidence, such as 0.7, below which an answer is unknown; or a precision that accepted answers
+            are to have, such as "precision=0.95"; "": as the bundle says.
 
     Raises:
-        RunError: where there is none, or it is damaged.
+        RunError: where there is none, it is damaged, or its validation images cannot vouch for that precision.
     """
-    return read_classifier(find_model(place), device)
+    return read_classifier(find_model(place), device, str(reject_below))
 
 
 def evaluate(
@@ -113,8 +124,10 @@ def evaluate(
     workers: int = 2,
     against: str | Path | Run = "",
     margin: float | None = None,
+    reject_below: float | str = "",
+    out: str | Path = "runs",
 ) -> Evaluation:
-    """Measure a finished run on a split of its data, or of other data with the same classes.
+    """Measure a finished run on a split of its data, or it or a bundle on other data with the same classes.
 
     Args:
         data: a data set's name, a folder, or a table such as {"name": "birds", "ignore_unknown_classes": True}.
@@ -122,35 +135,28 @@ def evaluate(
             speaks against the run is in `.against.failures()`.
         margin: percentage points by which top-1 may be lower than that of `against`; None: it fails only where it is
             lower beyond doubt.
+        reject_below: as for `load`.
+        out: folder of run folders, and of what is measured of bundles.
 
     Raises:
-        RunError: where the run or the other model is missing, not finished or damaged.
+        RunError: where the run or the other model is missing, not finished or damaged, or as for `load`.
         DataError: where the data cannot be read or has classes that the model does not know.
     """
-    run = place if isinstance(place, Run) else find_run(place)
+    found = find_model(place, Path(out))
     other = data_sets.parse_data(data) if data else None
-    if not run.is_finished:
-        raise RunError(f"{run.folder} is not finished; go on with: mixlab train --resume {run.folder}")
+    if isinstance(found, Run) and not found.is_finished:
+        raise RunError(f"{found.folder} is not finished; go on with: mixlab train --resume {found.folder}")
+    if isinstance(found, Path) and (found.suffix == ".onnx" or against):
+        raise RunError(f"{place} is no run; measure the run that it came from")
     before = find_model(against) if against else None
     if before is not None:
-        bundle.read_bundle(before)  # what is wrong with it is said before test images are read
-    found = evaluation.evaluate(run, split, other, device, workers)
-    if before is None:
-        return found
+        read_bundle(before)  # what is wrong with it is said before test images are read
+    measured = evaluation.evaluate(found, split, other, device, workers, reject_below=str(reject_below), root=Path(out))
+    if before is None or isinstance(found, Path):
+        return measured
     share = None if margin is None else margin / 100
-    return replace(found, against=comparing_models.compare(run, found, before, split, other, device, workers, share))
-
-
-def find_model(place: str | Path | Run, root: Path = Path("runs")) -> Run | Path:
-    """Return the run, or the bundle folder or exported file, that a place or the name of a run below `root` stands for.
-
-    Raises:
-        RunError: where there is none.
-    """
-    if isinstance(place, Run):
-        return place
-    path = expand_user(str(place))
-    return path if bundle.is_bundle(path) or path.suffix == ".onnx" else find_run(place, root)
+    beside = comparing_models.compare(found, measured, before, split, other, device, workers, share)
+    return replace(measured, against=beside)
 
 
 def _take_options(values: dict[str, Any]) -> Options:

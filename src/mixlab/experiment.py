@@ -225,12 +225,25 @@ def read_recipe(recipe: Path | str) -> dict[str, Any]:
     return read_toml(Path(recipe))
 
 
-def _compose(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def asked(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return what is asked for in so many words: nothing spelt out, and nothing of the data set's own recipe."""
+    given = _given(values, overrides)
+    if isinstance(recipe, Mapping):
+        return merge(recipe, given)
+    return merge(read_recipe(recipe), given) if recipe else given
+
+
+def _given(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for key, value in values.items():
         assign(given, key.split("."), value)
     for word in overrides:
         assign(given, *parse_override(word))
+    return given
+
+
+def _compose(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    given = _given(values, overrides)
     if isinstance(recipe, Mapping):
         return lay(dict(recipe), given)
     if recipe:

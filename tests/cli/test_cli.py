@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from mixlab.cli import main as cli
 from mixlab.cli.common import size_bytes
 from mixlab.data import downloads
 from mixlab.errors import DataError, UsageError
+from tests.run.foreign_networks import of_timm
 
 
 def mixlab(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -70,6 +73,46 @@ def test_predict_reports_a_bad_file_in_its_row_and_goes_on(call, pictures: Path,
     assert call("predict", run, "*.nothing")[0] == 2
 
 
+def test_predict_says_unknown_below_a_confidence(call, pictures: Path):
+    run, picture = json.loads(train(call, pictures, "--json")[1])["run"], str(pictures / "red" / "0.png")
+    assert "  unknown (" in call("predict", run, picture, "--reject-below", "1")[1]
+    assert json.loads(call("predict", run, picture, "--reject-below", "1", "--json")[1])["predictions"][0]["unknown"]
+    assert "unknown (" not in call("predict", run, picture)[1]
+    code, _, err = call("predict", run, picture, "--reject-below", "precision=0.9999")
+    assert (code, "validation images cannot vouch for precision=0.9999" in err) == (1, True)
+    code, _, err = call("predict", run, picture, "--reject-below", "often")
+    assert (code, "--reject-below often: expected a confidence such as 0.7" in err) == (2, True)
+
+
+def test_a_checkpoint_is_imported_used_and_fine_tuned(call, pictures: Path, tmp_path: Path):
+    torch.save(of_timm(8, 1, 3, 4, 2).state_dict(), tmp_path / "timm.pth")
+    (tmp_path / "names.txt").write_text("blue\nred\n")
+    place = str(tmp_path / "bundle")
+    words = ("--classes", str(tmp_path / "names.txt"), "--image-size", "16", "--mean", "0.5,0.5,0.5")
+    code, out, _ = call("import", str(tmp_path / "timm.pth"), "--out", place, *words)
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "convmixer_custom: dim 8, depth 1, kernel 3, patch 4, gelu; 2 classes, 16 px",
+    )
+    features = tmp_path / "features.npz"
+    code, out, err = call("predict", place, str(pictures / "red"), "--features", str(features), "--csv")
+    assert (code, len(out.splitlines()), "features of 20 pictures, 8 numbers each" in err) == (0, 21, True)
+    assert np.load(features)["features"].shape == (20, 8)
+    code, out, _ = call("train", "--data", str(pictures), "--weights", place, "--dry-run", "--json")
+    assert (code, json.loads(out)["model"], json.loads(out)["image_size"]) == (0, "convmixer_custom", 16)
+    assert call("evaluate", place)[0] == 1
+    for words, text in (
+        (("--out", place), "exists; choose another --out"),
+        (("--out", f"{place}2", "--mean", "a"), "expected a number for each channel"),
+        (("--out", f"{place}2", "--classes", "none.txt"), "none.txt cannot be read"),
+        ((), "Missing option '--out'"),
+    ):
+        code, _, err = call("import", str(tmp_path / "timm.pth"), *words)
+        assert (code > 0, text in err, len(err.splitlines())) == (True, True, 1)
+    code, _, err = call("predict", place, str(pictures), "--features", "features.csv")
+    assert (code, "expected a file that ends in .npz" in err) == (2, True)
+
+
 def test_predict_goes_on_after_an_empty_folder_and_has_no_more_columns_than_classes(
     call, pictures: Path, tmp_path: Path
 ):
@@ -83,8 +126,8 @@ def test_predict_goes_on_after_an_empty_folder_and_has_no_more_columns_than_clas
         "skipped  no file matches *.nothing",
     ]
     header, row = csv.reader(out.splitlines())
-    assert header == ["file", "class_1", "probability_1", "class_2", "probability_2", "error"]
-    assert (len(row), row[0], row[-1]) == (6, picture, "")
+    assert header == ["file", "class_1", "probability_1", "class_2", "probability_2", "unknown", "error"]
+    assert (len(row), row[0], row[-2:]) == (7, picture, ["0", ""])
     code, _, err = call("predict", run, str(tmp_path / "empty"), "*.nothing")
     assert (code, "holds no pictures; no file matches *.nothing" in err) == (2, True)
     code, _, err = call("predict", run, "")
@@ -324,6 +367,7 @@ def test_every_command_explains_itself(call):
         ["predict"],
         ["lr-find"],
         ["explain"],
+        ["import"],
         ["compare"],
         ["report"],
         ["reproduce"],

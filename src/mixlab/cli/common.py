@@ -61,6 +61,12 @@ batch_size = click.option("--batch-size", type=int, help="Pictures of one optimi
 precision = click.option("--precision", metavar="TYPE", help="auto, float32, bfloat16 or float16.")
 seeds = click.option("--seeds", default="", metavar="N", help="How many seeds, or which: 3, or 4,5,6.  [default: 1]")
 jobs = click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Trainings at once.")
+reject_below = click.option(
+    "--reject-below",
+    default="",
+    metavar="P|precision=P",
+    help="Answer unknown below this confidence, or below the one from which answers have this precision.",
+)
 stream = click.option("--stream", is_flag=True, help="Decode pictures as needed instead of keeping them in memory.")
 cache = click.option(
     "--cache",
@@ -83,7 +89,11 @@ _EXPERIMENT_OPTIONS = (
     precision,
     class_weights,
     balanced,
-    click.option("--weights", metavar="FILE|RUN", help="Start from trained weights; new head where classes differ."),
+    click.option(
+        "--weights",
+        metavar="RUN|BUNDLE|FILE|hf://...",
+        help="Start from trained weights, with their model and preprocessing; new head where classes differ.",
+    ),
 )
 
 

@@ -11,12 +11,13 @@ LISTED = 5  # lost pictures that are named on the screen
 
 
 @click.command(short_help="Measure a finished run.")
-@click.argument("run")
+@click.argument("run", metavar="RUN")
 @click.option("--split", default="test", show_default=True, metavar="NAME", help="train, validation or test.")
 @click.option("--data", default="", metavar="NAME|FOLDER", help="Other data with the same classes.")
 @click.option(
     "--ignore-unknown-classes", is_flag=True, help="With --data: leave out classes that the model does not know."
 )
+@common.reject_below
 @click.option("--against", default="", metavar="RUN|BUNDLE", help="The model that this one would replace.")
 @click.option(
     "--margin",
@@ -34,6 +35,7 @@ def evaluate(
     split: str,
     data: str,
     ignore_unknown_classes: bool,
+    reject_below: str,
     against: str,
     margin: float | None,
     out: str,
@@ -43,6 +45,8 @@ def evaluate(
 ) -> None:
     """Measure a finished run: accuracy with intervals, calibration, every class, confusion, pictures.
 
+    With --data RUN may be a bundle folder too.
+
     How often the test pictures were read is counted: the more often, the less a test result is worth.
 
     With --against both models answer the same pictures; what changed is listed and drawn. The exit code is 3 where
@@ -51,7 +55,6 @@ def evaluate(
     from pathlib import Path
 
     from mixlab import api
-    from mixlab.run.folder import find_run
 
     if ignore_unknown_classes and not data:
         raise click.UsageError("--ignore-unknown-classes goes with --data; a run knows the classes of its own data.")
@@ -59,7 +62,7 @@ def evaluate(
         raise click.UsageError("--margin goes with --against.")
     other = common.data_fields(data, ignore_unknown_classes) if data else ""
     before = api.find_model(against, Path(out)) if against else ""
-    found = api.evaluate(find_run(run, Path(out)), split, other, device, workers, before, margin)
+    found = api.evaluate(run, split, other, device, workers, before, margin, reject_below, out)
     if as_json:
         common.print_json(found.as_json())
     else:
@@ -84,6 +87,10 @@ def _print(found: Any) -> None:
         ["calibration error, raw", *_percent(found.ece_before)],
         [f"calibration error, T={found.temperature:.2f}", *_percent(measured.ece)],
     ]
+    if found.accepted:
+        rows.append([f"answered (confidence from {found.accepted.threshold:.2%})", *_percent(found.accepted.coverage)])
+    if found.accepted and found.accepted.accuracy:
+        rows.append(["right of the answered", *_percent(found.accepted.accuracy)])
     common.print_table(["", "value", "95 % interval"], rows, right=[1])
     worst = sorted(
         (row for row in measured.per_class if row.recall and row.recall.value < 1), key=lambda row: row.recall.value

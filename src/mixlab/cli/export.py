@@ -17,12 +17,7 @@ KINDS = ("onnx", "torch", "openvino", "int8", "web")
     "--data", default="", metavar="NAME|FOLDER", help="Pictures to check it on; else the validation pictures."
 )
 @click.option("--images", default="512", show_default=True, metavar="N|all", help="How many of them.")
-@click.option(
-    "--reject-below",
-    default="",
-    metavar="P",
-    help="Confidence below which an answer is unknown: 0.7, or precision=0.95.",
-)
+@common.reject_below
 @click.option(
     "--runtime", default="", metavar="PLACE", help="For web: folder or archive of the npm package onnxruntime-web."
 )

@@ -32,14 +32,13 @@ def lr_find(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     Pictures, their order, augmentation, batch size and precision are those that mixlab train would have with the same
     flags; mixlab train --lr auto does all this by itself.
     """
-    from mixlab.experiment import compose
-    from mixlab.training import lr_files
+    from mixlab.training import fine_tuning, lr_files
     from mixlab.training import train as training
     from mixlab.training.lr_range import Sweep
     from mixlab.training.session import Options
 
     sweep = Sweep.parse({key: options[key] for key in ("low", "high", "steps", "shape") if options[key] is not None})
-    experiment = compose(options["recipe"], common.experiment_values(options), overrides)
+    experiment = fine_tuning.compose(options["recipe"], common.experiment_values(options), overrides)
     if options["download"]:
         common.fetch_missing([experiment.data])
     chosen = Options(device=options["device"], workers=options["workers"], stream=options["stream"])

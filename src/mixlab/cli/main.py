@@ -20,6 +20,7 @@ from mixlab.cli.doctor import doctor
 from mixlab.cli.evaluate import evaluate
 from mixlab.cli.explain import explain
 from mixlab.cli.export import export
+from mixlab.cli.import_ import import_
 from mixlab.cli.lr_find import lr_find
 from mixlab.cli.models import models
 from mixlab.cli.predict import predict
@@ -57,6 +58,7 @@ for command in (
     serve,
     explain,
     export,
+    import_,
     report,
     reproduce,
     lr_find,

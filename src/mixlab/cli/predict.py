@@ -18,11 +18,22 @@ from mixlab.run.table import as_cell, one_line
 @click.argument("pictures", nargs=-1, required=True)
 @click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="Classes to show for each picture.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--features", default="", metavar="FILE.npz", help="Write pooled features too: names, features.")
+@common.reject_below
 @common.as_json
 @common.device
 @common.quiet_warnings
-def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_json: bool, device: str) -> None:
-    """Classify PICTURES with MODEL, a run, a bundle folder or an exported ONNX file.
+def predict(
+    model: str,
+    pictures: tuple[str, ...],
+    top: int,
+    as_csv: bool,
+    features: str,
+    reject_below: str,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Classify PICTURES with MODEL: a run, a bundle folder or an exported ONNX file.
 
     PICTURES are files, folders, patterns such as '*.jpg', or - for one picture on standard input. A file that cannot
     be read is reported in its row, a folder without pictures beside the others; the exit code is then 1.
@@ -31,10 +42,14 @@ def predict(model: str, pictures: tuple[str, ...], top: int, as_csv: bool, as_js
 
     if as_csv and as_json:
         raise click.UsageError("Choose --csv or --json.")
+    if features and not features.endswith(".npz"):
+        raise click.UsageError(f"--features {features}: expected a file that ends in .npz.")
     found, wrong = find_pictures(pictures)
-    classifier = api.load(model, device)
+    classifier = api.load(model, device, reject_below)
     top = min(top, classifier.spec.num_classes)
     rows = [_row(name, answer, top) for name, answer in _answers(classifier, found)]
+    if features:
+        _write_features(features, classifier, [each for each, row in zip(found, rows, strict=True) if "top" in row])
     if as_json:
         common.print_json({"model": model, "predictions": rows})
     elif as_csv:
@@ -105,7 +120,23 @@ def _row(name: str, answer: Any, top: int) -> dict[str, Any]:
 
     if isinstance(answer, UnreadableImage):
         return {"file": name, "error": str(answer)}
-    return {"file": name, "top": [{"class": found, "probability": share} for found, share in answer.top(top)]}
+    shown = [{"class": found, "probability": share} for found, share in answer.top(top)]
+    return {"file": name, "unknown": answer.is_unknown, "top": shown}
+
+
+def _write_features(file: str, classifier: Any, readable: list[tuple[str, Path | bytes]]) -> None:
+    import io
+
+    import numpy as np
+
+    from mixlab import durable
+    from mixlab.places import expand_user
+
+    content = io.BytesIO()
+    array = classifier.features(source for _, source in readable)
+    np.savez(content, names=np.array([name for name, _ in readable], dtype=np.str_), features=array)
+    durable.write_bytes(expand_user(file), content.getvalue())
+    common.echo(f"written  {file}: features of {len(array):,} pictures, {array.shape[1]} numbers each", err=True)
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
@@ -113,15 +144,19 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         shown = [f"{found['class']} {found['probability']:.1%}" for found in row.get("top", [])]
         text = "   ".join(shown) or f"cannot be read: {row['error']}"
+        if row.get("unknown"):
+            text = f"unknown ({text})"
         common.echo(f"{one_line(row['file']):<{width}}  {text}")
 
 
 def _print_csv(rows: list[dict[str, Any]], top: int) -> None:
     writer = csv.writer(sys.stdout)
     places = range(1, top + 1)
-    writer.writerow(["file", *(f"{name}_{place}" for place in places for name in ("class", "probability")), "error"])
+    numbered = (f"{name}_{place}" for place in places for name in ("class", "probability"))
+    writer.writerow(["file", *numbered, "unknown", "error"])
     for row in rows:
         shown = [(found["class"], f"{found['probability']:.6f}") for found in row.get("top", [])]
         cells = [cell for pair in shown for cell in pair]
-        texts = [row["file"], *cells, *[""] * (2 * top - len(cells)), row.get("error", "")]
+        unknown = "" if "error" in row else str(int(row["unknown"]))
+        texts = [row["file"], *cells, *[""] * (2 * top - len(cells)), unknown, row.get("error", "")]
         writer.writerow([as_cell(one_line(text)) for text in texts])

@@ -13,6 +13,7 @@ from mixlab.errors import UsageError
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0: of all networks.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
 @common.device
+@common.reject_below
 @click.option("--max-batch", default=16, show_default=True, type=click.IntRange(1), help="Pictures answered together.")
 @click.option(
     "--max-wait", default=2.0, show_default=True, type=click.FloatRange(0, 1000), help="Wait for others, milliseconds."
@@ -23,7 +24,7 @@ from mixlab.errors import UsageError
 @click.option("--allow-origin", multiple=True, metavar="URL", help="A site whose pages may ask; repeatable.")
 @click.option("--reload", "watch", is_flag=True, help="Read the model again when its files change.")
 @common.quiet_warnings
-def serve(model: str, host: str, port: int, device: str, watch: bool, **options: Any) -> None:
+def serve(model: str, host: str, port: int, device: str, reject_below: str, watch: bool, **options: Any) -> None:
     """Answer pictures with MODEL: a run, a bundle folder or an exported .onnx file.
 
     \b
@@ -45,7 +46,15 @@ def serve(model: str, host: str, port: int, device: str, watch: bool, **options:
     )
     names, origins = [*options["host_name"], host], [_origin(url) for url in options["allow_origin"]]
     with bind(host, port) as bound:
-        app = create_app(model, device=device, limits=limits, host_names=names, allow_origins=origins, say=_say)
+        app = create_app(
+            model,
+            device=device,
+            limits=limits,
+            reject_below=reject_below,
+            host_names=names,
+            allow_origins=origins,
+            say=_say,
+        )
         about = app.service.model
         serve(
             app, bound, watch, lambda: _say(f"serving  {about.name}, {about.spec.num_classes} classes: {url_of(bound)}")

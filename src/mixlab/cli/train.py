@@ -51,9 +51,8 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     The same command always means the same run. Any value of the experiment can be given as KEY=VALUE, such as
     model.kernel_size=9 or augmentation.mix.mixup=0.2.
     """
-    from mixlab.experiment import compose_auto
     from mixlab.run.folder import Run, find_run
-    from mixlab.training import tensorboard
+    from mixlab.training import fine_tuning, tensorboard
     from mixlab.training import train as training
 
     chosen, apart = _options(options), options["nproc"] > 1 and not launch.is_rank()
@@ -65,7 +64,7 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
         if apart:
             return launch.start(options["nproc"])
         return _show(training.resume(run, chosen), as_json, options["quiet"])
-    experiment, auto = compose_auto(options["recipe"], common.experiment_values(options), overrides)
+    experiment, auto = fine_tuning.compose_auto(options["recipe"], common.experiment_values(options), overrides)
     chosen = replace(chosen, auto_learning_rate=auto)
     if options["download"] and not launch.is_rank():
         common.fetch_missing([experiment.data])

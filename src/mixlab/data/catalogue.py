@@ -7,7 +7,7 @@ seeds; validation is carved from the training images by seed.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ TEST_SEED = 0  # of carved test sets, which stay the same for every seed of an e
 class DigitsConfig(Config):
     """1,797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak, 1998), from scikit-learn."""
 
+    channels: ClassVar[int] = 1
     name: Literal["digits"] = "digits"
     image_size: ImageSize = 8  # pixels; 8 is the size they are stored in
     validation_fraction: Share = 0.1  # of the training images
@@ -65,13 +66,14 @@ class DigitsConfig(Config):
         labels = found.target.astype(np.int64)
         everything = MemoryImages(pixels, labels, tuple(f"digit-{index:04d}" for index in range(len(labels))))
         test, rest = carve(labels, [0.2], randomness.generator(TEST_SEED, "test"))
-        spec = _spec(self, tuple(str(name) for name in found.target_names), channels=1)
+        spec = _spec(self, tuple(str(name) for name in found.target_names))
         return _split(spec, everything.select(rest), everything.select(test), self, seed, carve_validation)
 
 
 class CifarConfig(Config):
     """CIFAR-10 or CIFAR-100 (Krizhevsky, 2009): 50,000 + 10,000 photographs of 32 x 32 pixels."""
 
+    channels: ClassVar[int] = 3
     name: Literal["cifar10", "cifar100"] = "cifar10"
     path: str = ""  # folder that holds the official binary or pickled layout; "": the data home
     image_size: ImageSize = 32  # pixels; 32 is the size they are stored in
@@ -124,6 +126,10 @@ class PicturesConfig(Config):
         """What runs and cards call the data."""
         return root_of(expand_user(self.path).resolve()).name
 
+    @property
+    def channels(self) -> int:
+        return 1 if self.grayscale else 3
+
     def parts(self) -> Parts:
         """Return what is there; raises DataError."""
         raise NotImplementedError
@@ -160,7 +166,7 @@ class PicturesConfig(Config):
     def _spec_of(self, classes: Sequence[str]) -> DataSpec:
         known = IMAGENETTE_CLASSES if set(classes) <= set(IMAGENETTE_CLASSES) else {}
         names = known | self.rename
-        return _spec(self, tuple(names.get(name, name) for name in classes), 1 if self.grayscale else 3)
+        return _spec(self, tuple(names.get(name, name) for name in classes))
 
 
 class FolderConfig(PicturesConfig):
@@ -222,8 +228,9 @@ def parse_data(data: Any) -> DataConfig:
     return kinds[fields["name"]].parse(fields)
 
 
-def _spec(config: DigitsConfig | CifarConfig | PicturesConfig, classes: tuple[str, ...], channels: int = 3) -> DataSpec:
+def _spec(config: DigitsConfig | CifarConfig | PicturesConfig, classes: tuple[str, ...]) -> DataSpec:
     pictures = isinstance(config, PicturesConfig)
+    channels = config.channels
     usual = ("grayscale pictures" if channels == 1 else "pictures") if pictures else config.name
     mean, std = STATISTICS[usual]
     values = {

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mixlab.data.decode import decode, decode_image
-from mixlab.errors import UnreadableImage, UsageError
+from mixlab.errors import RunError, UnreadableImage, UsageError
 from mixlab.evaluation.calibration import softmax
 from mixlab.evaluation.networks import Network, OnnxNetwork, TorchNetwork, check_signature, open_onnx
+from mixlab.evaluation.rejection import with_rejection
 from mixlab.run import bundle
 from mixlab.run.bundle import BundleDescription
 from mixlab.run.folder import Run
@@ -67,6 +69,20 @@ class Classifier:
         """Classify decoded pixels, uint8 (height, width, channels) each, in one batch."""
         return self.answers(self.network.logits(pictures))
 
+    def features(self, pictures: Iterable[Picture], batch_size: int = 32) -> np.ndarray:
+        """Return the pooled features of pictures, float32 (pictures, dim): what the last layer makes logits of.
+
+        Raises:
+            UnreadableImage: where one cannot be decoded.
+            RunError: where the network is an exported file.
+        """
+        if not isinstance(self.network, TorchNetwork):
+            raise RunError("an exported file gives no features; load the run or bundle that it came from")
+        waiting, found = iter(pictures), []
+        while batch := [pixels_of(picture, self.spec.channels) for picture in islice(waiting, batch_size)]:
+            found.append(self.network.features(batch))
+        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+
     def answers(self, logits: np.ndarray) -> list[Answer]:
         """Return what the logits (pictures, classes) of the network say."""
         rows = softmax(logits, self.temperature)
@@ -96,23 +112,25 @@ class Classifier:
             yield picture, pixels if isinstance(pixels, UnreadableImage) else next(answers)
 
 
-def read_classifier(place: Run | Path, device: str = "auto") -> Classifier:
+def read_classifier(place: Run | Path, device: str = "auto", reject_below: str = "") -> Classifier:
     """Return the classifier of a finished run, a bundle folder or an exported ONNX file.
 
     Args:
         device: of a run or bundle; an ONNX file is answered on the CPU.
+        reject_below: as in `with_rejection`.
 
     Raises:
         RunError: where there is none, or it is damaged.
+        UsageError, RunError: as `with_rejection`.
     """
     if isinstance(place, Path) and place.suffix == ".onnx":
         session = open_onnx(place)
         metadata = session.get_modelmeta().custom_metadata_map
         description = bundle.read_description(metadata.get(bundle.METADATA, ""), place)
         check_signature(session, description.spec, place)
-        return Classifier(description, OnnxNetwork(session))
+        return Classifier(with_rejection(description, reject_below), OnnxNetwork(session))
     found = bundle.read_bundle(place)
-    return Classifier(found.description, TorchNetwork(found, device))
+    return Classifier(with_rejection(found.description, reject_below), TorchNetwork(found, device))
 
 
 def pixels_of(picture: Picture, channels: int) -> np.ndarray:

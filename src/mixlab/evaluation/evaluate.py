@@ -18,6 +18,7 @@ from mixlab.evaluation import calibration, inference, metrics, pictures
 from mixlab.evaluation.metrics import Estimate, Metrics
 from mixlab.evaluation.predictions import as_table
 from mixlab.evaluation.regression import Against
+from mixlab.evaluation.rejection import Acceptance, measure_accepted, with_rejection
 from mixlab.experiment import Experiment
 from mixlab.kernels import placement
 from mixlab.run.bundle import read_bundle
@@ -39,6 +40,7 @@ class Evaluation:
     readings: int  # how often the split has been read for this run, this time included
     unreadable: dict[str, str]  # file -> reason
     left_out: dict[str, int] = field(default_factory=dict)  # class that the model does not know -> images
+    accepted: Acceptance | None = None  # where answers of too little confidence are unknown
     against: Against | None = None  # beside the model that this one would replace, where that was asked
 
     def as_json(self) -> dict[str, Any]:
@@ -52,35 +54,45 @@ class Evaluation:
             "readings": self.readings,
             "unreadable": self.unreadable,
             "left_out": self.left_out,
+            "accepted": self.accepted.model_dump(mode="json") if self.accepted else None,
             **found,
             **({"against": self.against.as_json()} if self.against else {}),
         }
 
 
 def evaluate(
-    run: Run,
+    place: Run | Path,
     split: str = "test",
     data: DataConfig | None = None,
     device: str = "auto",
     workers: int = 2,
     draw: bool = True,
+    reject_below: str = "",
+    root: Path = Path("runs"),
 ) -> Evaluation:
-    """Measure a finished run and write metrics.json, predictions.csv and pictures into its folder.
+    """Measure a finished run or a bundle folder, and write metrics.json, predictions.csv and pictures.
+
+    Those of a run are in its folder, those of a bundle in bundle-<digest of its weights> below `root`.
 
     Args:
         data: other data than the run was trained on; its classes are matched by name. A folder without parts is
             test data as a whole. With its ignore_unknown_classes, images of classes that the model does not know are
             left out.
         draw: whether to draw pictures too.
+        reject_below: as in `with_rejection`.
 
     Raises:
-        RunError: where the run is not finished or damaged.
-        DataError: where the data cannot be read, changed since the training, or has classes that the model does not
-            know.
+        RunError: where the run is not finished or damaged, or as `with_rejection`.
+        DataError: where a bundle is given no data, or the data cannot be read, changed since the training, or has
+            classes that the model does not know.
     """
-    bundle = read_bundle(run)
-    spec, chosen = bundle.description.spec, devices.choose_device(device)
-    loaded = foreign(data) if data else _unchanged(run.experiment, bundle.description.data_fingerprint)
+    bundle = read_bundle(place)
+    described = with_rejection(bundle.description, reject_below)
+    run = place if isinstance(place, Run) else Run(root / f"bundle-{described.weights_sha256[:8]}")
+    spec, chosen = described.spec, devices.choose_device(device)
+    if data is None and place is not run:
+        raise DataError(f"{place} is a bundle, which has no data of its own; give some: --data NAME|FOLDER")
+    loaded = foreign(data) if data else _unchanged(run.experiment, described.data_fingerprint)
     ignore_unknown = isinstance(data, PicturesConfig) and data.ignore_unknown_classes
     images, left_out = as_evaluated(loaded, split, spec, ignore_unknown)
     model = placement.place(bundle.build(), chosen)
@@ -88,9 +100,10 @@ def evaluate(
     readings = run.count_reading(label, len(images))
     found = inference.collect(inference.iterate(model, images, spec, chosen, workers=workers))
     evaluation, before, after = _measure(
-        run.evaluation(label), label, found, bundle.description.temperature, spec, readings, images
+        run.evaluation(label), label, found, described.temperature, spec, readings, images
     )
-    evaluation = replace(evaluation, left_out=left_out)
+    accepted = measure_accepted(after.max(1), after.argmax(1) == found.labels, described.reject_below)
+    evaluation = replace(evaluation, left_out=left_out, accepted=accepted if described.reject_below else None)
     predictions = as_table(found, after, images, spec).encode("utf-8", "surrogateescape")
     durable.write_bytes(evaluation.folder / "predictions.csv", predictions)
     if draw:
@@ -182,6 +195,7 @@ def _draw(
     bins = [metrics.reliability(probabilities, found.labels) for probabilities in (before, after)]
     pictures.reliability(folder / "reliability.png", bins[0], bins[1], evaluation.temperature)
     predicted, confidence = after.argmax(1), after.max(1)
+    pictures.coverage(folder / "coverage.png", confidence, predicted == found.labels, evaluation.accepted)
     wrong = np.flatnonzero(predicted != found.labels)
     surest_wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:GALLERY]
     spread = np.linspace(0, len(predicted) - 1, min(GALLERY, len(predicted))).astype(np.int64)

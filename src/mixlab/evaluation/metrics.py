@@ -84,8 +84,8 @@ def measure(probabilities: NDArray[np.float64], labels: NDArray[np.int64], class
     confusion = _confusion(probabilities.argmax(axis=1), labels, len(classes))
     return Metrics(
         images=len(labels),
-        top1=_share(int((ranks < 1).sum()), len(labels)),
-        top5=_share(int((ranks < 5).sum()), len(labels)),
+        top1=share(int((ranks < 1).sum()), len(labels)),
+        top5=share(int((ranks < 5).sum()), len(labels)),
         loss=loss,
         ece=ece,
         per_class=_per_class(confusion, classes),
@@ -164,7 +164,8 @@ def _bins(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
     return np.searchsorted(inner_edges, confidence, side="left")
 
 
-def _share(successes: int, trials: int) -> Estimate:
+def share(successes: int, trials: int) -> Estimate:
+    """Return successes / trials with its 95 % interval; raises as `wilson`."""
     low, high = wilson(successes, trials)
     return Estimate(value=successes / trials, low=low, high=high)
 
@@ -210,7 +211,7 @@ def _class_metrics(name: str, right: int, images: int, predicted: int) -> ClassM
     return ClassMetrics(
         name=name,
         images=images,
-        precision=_share(right, predicted) if predicted else None,
-        recall=_share(right, images) if images else None,
+        precision=share(right, predicted) if predicted else None,
+        recall=share(right, images) if images else None,
         f1=2 * right / (images + predicted) if images + predicted else None,
     )

@@ -38,6 +38,19 @@ class TorchNetwork:
     def logits(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         return self.of_inputs(torch.stack([fit(pixels, self.spec) for pixels in pictures]))
 
+    def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """Return what the classifier, the last layer, is given: float32 (pictures, dim)."""
+        inputs = torch.stack([fit(pixels, self.spec) for pixels in pictures]).to(self.device)
+        seen: list[Tensor] = []
+        classifier: Any = self.model.classifier
+        watching = classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            with torch.inference_mode():
+                self.model(inputs.contiguous(memory_format=self.layout))
+        finally:
+            watching.remove()
+        return seen[0].float().cpu().numpy()
+
     def of_inputs(self, inputs: Tensor) -> np.ndarray:
         """Return the logits of images as the network sees them, float32 (batch, channels, size, size) in [0, 1]."""
         with torch.inference_mode():

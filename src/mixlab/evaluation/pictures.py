@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from mixlab import durable
 from mixlab.errors import DataError
-from mixlab.evaluation.metrics import ClassMetrics, Estimate, Metrics, ReliabilityBins
+from mixlab.evaluation.metrics import ClassMetrics, Estimate, Metrics, ReliabilityBins, wilson
+from mixlab.evaluation.rejection import Acceptance
 
 Rows = Sequence[Mapping[str, int | float]]  # of metrics.jsonl, one an epoch
 
@@ -66,6 +67,35 @@ def reliability(path: Path, before: ReliabilityBins, after: ReliabilityBins, tem
     panels[0, 0].set_ylabel("accuracy, %")
     panels[1, 0].set_ylabel("images")
     panels[0, 0].legend(loc="upper left", frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def coverage(
+    path: Path, confidence: NDArray[np.float64], right: NDArray[np.bool_], accepted: Acceptance | None
+) -> None:
+    """Draw how often answers are right (with its 95 % interval), and their least confidence, by the share answered.
+
+    The surest are answered first; `accepted`, where there is one, is marked.
+    """
+    falling = np.argsort(-confidence, kind="stable")
+    counts = np.unique(np.linspace(1, len(right), min(len(right), 200)).astype(np.int64))
+    hits = np.cumsum(right[falling])[counts - 1]
+    shares, values = 100 * counts / len(right), 100 * hits / counts
+    low, high = 100 * np.array([wilson(int(hit), int(count)) for hit, count in zip(hits, counts, strict=True)]).T
+    figure = Figure(figsize=(7.2, 5.2), layout="constrained")
+    accuracy, threshold = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    accuracy.fill_between(shares, low, high, color=SKY, alpha=0.35, linewidth=0, label="95 % interval")
+    accuracy.plot(shares, values, color=BLUE, label="right of the answered")
+    threshold.plot(shares, 100 * confidence[falling][counts - 1], color=GREY)
+    lowest = math.floor(min(values.min(), 99) / 5) * 5
+    accuracy.set(ylabel="right of the answered, %", ylim=(lowest, 100.5), title="The surest are answered first")
+    threshold.set(ylabel="least\nconfidence, %", xlabel="answered images, %", ylim=(0, 103), xlim=(0, 100))
+    if accepted:
+        _mark_accepted((accuracy, threshold), accepted)
+    accuracy.legend(frameon=False, loc="lower left")
+    for axes in (accuracy, threshold):
+        clean(axes)
+    figure.align_ylabels()
     save(figure, path)
 
 
@@ -226,6 +256,14 @@ def _accuracy_by_confidence(axes: Axes, bins: ReliabilityBins) -> None:
     axes.plot([0, 100], [0, 100], "--", color=GREY, linewidth=1, label="perfect calibration")
     axes.set(xlim=(0, 100), ylim=(0, 100))
     clean(axes)
+
+
+def _mark_accepted(panels: Sequence[Axes], accepted: Acceptance) -> None:
+    place = 100 * accepted.coverage.value
+    right = f", {100 * accepted.accuracy.value:.1f} % right" if accepted.accuracy else ""
+    label = f"unknown below {100 * accepted.threshold:.1f} %: {place:.1f} % answered{right}"
+    for axes, name in zip(panels, (label, ""), strict=True):
+        axes.axvline(place, color=VERMILLION, linestyle="--", linewidth=1.2, label=name)
 
 
 def _images_by_confidence(axes: Axes, bins: ReliabilityBins) -> None:

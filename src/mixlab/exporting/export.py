@@ -15,6 +15,7 @@ from mixlab import durable
 from mixlab.data.catalogue import DataConfig
 from mixlab.errors import CheckFailed, UsageError, did_you_mean
 from mixlab.evaluation.networks import TorchNetwork, check_signature, open_onnx, run_onnx
+from mixlab.evaluation.rejection import with_rejection
 from mixlab.exporting import int8, onnx_file, openvino_files, parity, torch_program, web
 from mixlab.exporting.graph import OUTPUTS
 from mixlab.exporting.judges import Judges, find_judges
@@ -73,7 +74,8 @@ def export(
     """
     chosen = _format(kind)
     chosen.check()
-    bundle = _with_rejection(read_bundle(place), reject_below)
+    bundle = read_bundle(place)
+    bundle = replace(bundle, description=with_rejection(bundle.description, reject_below))
     folder = out or default_folder(place, kind)
     if folder.suffix in {Path(each.file).suffix for each in FORMATS.values()} or folder.is_file():
         raise UsageError(f"--out {folder}: expected a folder; the file in it will be called {chosen.file}")
@@ -102,14 +104,6 @@ def _format(kind: str) -> Format:
         way_out = did_you_mean(kind, FORMATS) or f"; known: {', '.join(FORMATS)}"
         raise UsageError(f"unknown kind of file {kind!r}{way_out}")
     return FORMATS[kind]
-
-
-def _with_rejection(bundle: Bundle, text: str) -> Bundle:
-    if not text:
-        return bundle
-    from mixlab.evaluation.rejection import with_rejection  # pyright: ignore[reportMissingImports]
-
-    return replace(bundle, description=with_rejection(bundle.description, text))
 
 
 @contextmanager

@@ -3,14 +3,13 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from mixlab import durable
@@ -18,13 +17,19 @@ from mixlab.config import Config
 from mixlab.errors import MixlabError, RunError
 from mixlab.models import catalogue
 from mixlab.models.catalogue import ModelConfig
-from mixlab.places import expand_user
-from mixlab.run.folder import Run, find_run
-from mixlab.run.table import one_line
+from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
 
-WEIGHTS, DESCRIPTION = "model.safetensors", "bundle.json"
+WEIGHTS, DESCRIPTION, CARD = "model.safetensors", "bundle.json", "README.md"
 METADATA = "mixlab"  # key of an exported file's metadata; the value is the text of bundle.json
+
+
+class Accepted(Config):
+    """What a threshold did on validation images."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)]  # least confidence of what is accepted
+    accepted: PositiveInt  # images
+    right: NonNegativeInt  # of those
 
 
 class BundleDescription(Config):
@@ -35,11 +40,14 @@ class BundleDescription(Config):
     spec: DataSpec
     temperature: PositiveFloat = 1.0  # divides the logits; fitted on validation images
     reject_below: Annotated[float, Field(ge=0, le=1)] = 0.0  # confidence below which a picture's class is not known
+    accepted: tuple[Accepted, ...] = ()  # by falling threshold, the last 0: from these any precision can be chosen
+    origin: str = ""  # file that the weights were imported from, with its SHA-256
     data: str = ""  # name or folder of the data set
     data_fingerprint: str = ""  # SHA-256 of the data set
     experiment: str = ""  # digest of the experiment
     weights_sha256: str = ""
     validation: dict[str, float] = {}  # what was measured on validation images
+    training: dict[str, str] = {}  # what people ask of a training -> the answer
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ def write_bundle(folder: Path, bundle: Bundle, card: str) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.state.items()}
     weights = safetensors.torch.save(state, {"format": "pt"})
     described = bundle.description.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
-    described_as = {WEIGHTS: weights, DESCRIPTION: as_text(described).encode(), "README.md": card.encode()}
+    described_as = {WEIGHTS: weights, DESCRIPTION: as_text(described).encode(), CARD: card.encode()}
     durable.write_folder(folder, described_as)
 
 
@@ -107,13 +115,13 @@ def read_bundle(place: Run | Path) -> Bundle:
         if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
             raise RunError(f"{folder / WEIGHTS} does not match the SHA-256 in {DESCRIPTION}; copy the bundle again")
         state = safetensors.torch.load(weights)
-        _check_fits(description, state)
+        check_fits(description, state)
         return Bundle(description, state)
     except (safetensors.SafetensorError, MixlabError) as error:
         raise RunError(f"the bundle {folder} cannot be used: {error}") from None
 
 
-def _check_fits(description: BundleDescription, state: dict[str, Tensor]) -> None:
+def check_fits(description: BundleDescription, state: dict[str, Tensor]) -> None:
     """Refuse weights of another model before memory is taken for it."""
     with torch.device("meta"):
         expected = description.model.build(description.spec).state_dict()
@@ -126,44 +134,8 @@ def _check_fits(description: BundleDescription, state: dict[str, Tensor]) -> Non
         raise RunError(f"{WEIGHTS} holds numbers that are not finite: {spoilt[0]}")
 
 
-def find_model(place: str | Path) -> Run | Path:
-    """Return the run, bundle folder or .onnx file at a place.
-
-    Raises:
-        RunError: where there is none.
-    """
-    path = expand_user(str(place))
-    return path if is_bundle(path) or path.suffix == ".onnx" else find_run(place)
-
-
 def is_bundle(folder: Path) -> bool:
     return (folder / DESCRIPTION).is_file()
-
-
-def model_card(description: BundleDescription, parameters: int, command: str) -> str:
-    """Return the README.md of a bundle."""
-    spec = description.spec
-    measured = "\n".join(
-        f"| {name} | {value:,.0f} |" if value > 1 and value.is_integer() else f"| {name} | {value:.4f} |"
-        for name, value in description.validation.items()
-    )
-    return f"""# {catalogue.published_name(description.model)} on {description.data}
-
-{parameters:,} parameters, trained with mixlab {version("mixlab")}.
-
-* Input: {spec.image_size} x {spec.image_size} px, {spec.channels} channels in [0, 1], resized by "{spec.resize_mode}".
-* Output: logits of {spec.num_classes} classes; divide them by {description.temperature:.4f} before the softmax.
-* Classes: {", ".join(map(one_line, spec.classes[:20]))}{", ..." if spec.num_classes > 20 else ""}
-
-| on validation images | |
-|---|---|
-{measured}
-
-    {command}
-
-    import mixlab
-    mixlab.load("FOLDER")("picture.jpg").top(3)
-"""
 
 
 def _missing(place: Run | Path, file: Path) -> str:

@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 
 from mixlab import page
 from mixlab.errors import UnreadableImage, did_you_mean, shown
-from mixlab.run.bundle import find_model
 from mixlab.run.folder import Run
+from mixlab.run.trained import find_model
 from mixlab.serving.batching import Caller, Found, NetworkFailed
 from mixlab.serving.body import CLIENT_GONE, ClientGone
 from mixlab.serving.gate import PREDICT, Gate
@@ -48,6 +48,7 @@ def create_app(
     *,
     device: str = "auto",
     limits: Limits | None = None,
+    reject_below: str = "",
     host_names: Collection[str] = (),
     allow_origins: Collection[str] = (),
     say: Callable[[str], None] = print,
@@ -58,7 +59,8 @@ def create_app(
     several copies of the model.
 
     Args:
-        place: a run, a bundle folder or an .onnx file.
+        place: a run, a bundle folder, an .onnx file, or hf://OWNER/NAME.
+        reject_below: a confidence such as "0.7", or "precision=0.95", below which the answer is unknown.
         host_names: names of this server beside localhost and addresses.
         allow_origins: such as "https://example.com", whose pages may ask.
         say: is given a line when the model was read again, or could not be.
@@ -66,8 +68,7 @@ def create_app(
     Raises:
         RunError: where there is no model, or it is damaged.
     """
-    found = place if isinstance(place, Run) else find_model(place)
-    service = Service(found, device, limits or Limits(), say)
+    service = Service(find_model(place), device, limits or Limits(), say, reject_below)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

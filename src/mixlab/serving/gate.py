@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from mixlab import page
 from mixlab.serving.batching import Caller
 from mixlab.serving.body import CLIENT_GONE, ClientGone, Message, Receive, throw_away, too_long
 from mixlab.serving.refusal import Refusal, busy
@@ -19,11 +20,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 PREDICT = "/predict"
 SMALL = 1_000_000  # bytes; a shorter body that is refused is read to its end, and the connection stays
 LARGEST_HEADER = 16_384  # bytes
-POLICY = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; "
-    "connect-src 'self'; worker-src 'self' blob:; media-src 'self' blob:; manifest-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
+POLICY = f"{page.POLICY}; frame-ancestors 'none'"
 HEADERS = {  # of every answer
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",

@@ -116,13 +116,16 @@ class ServedModel:
         self.answer([Prepared(values, 0, "")])
 
 
-def read_model(place: Run | Path, device: str = "auto") -> ServedModel:
+def read_model(place: Run | Path, device: str = "auto", reject_below: str = "") -> ServedModel:
     """Read and warm what a run, a bundle folder or an .onnx file holds.
+
+    Args:
+        reject_below: as in `with_rejection`.
 
     Raises:
         RunError: where it cannot be used.
     """
-    classifier = read_classifier(place, device)
+    classifier = read_classifier(place, device, reject_below)
     total = hashlib.sha256(bundle.as_text(classifier.description).encode())
     for file in files_of(place):
         if file.suffix == ".onnx":

@@ -27,14 +27,16 @@ LOOK_EVERY = 1.0  # seconds between two looks at the model's files
 class Service:
     """One model at a time, and everything that waits for its answers."""
 
-    def __init__(self, place: Run | Path, device: str, limits: Limits, say: Callable[[str], None]) -> None:
-        self.model = read_model(place, device)
+    def __init__(
+        self, place: Run | Path, device: str, limits: Limits, say: Callable[[str], None], reject_below: str = ""
+    ) -> None:
+        self._read = lambda: read_model(place, device, reject_below)
+        self.model = self._read()
         self.limits = limits
         self.metrics = Metrics()
         self.metrics.answers_with(self.model.name, self.model.digest)
         self.bodies = Bodies(limits)
         self.is_leaving = False  # no longer ready; what comes is still answered
-        self._read = lambda: read_model(place, device)
         self._files = files_of(place)
         self._say = say
         self._in_flight = 0

@@ -3,15 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import safetensors
-import safetensors.torch
-from torch import Tensor, nn
+from torch import nn
 
 from mixlab.errors import RunError
 from mixlab.models.layers import convert_projections
-from mixlab.places import expand_user
-from mixlab.run import bundle
-from mixlab.run.folder import find_run
+from mixlab.run.trained import read_trained
 from mixlab.spec import DataSpec
 
 
@@ -29,16 +25,15 @@ class Loaded:
 
 
 def load_weights(model: nn.Module, place: str, spec: DataSpec, frozen: bool) -> Loaded:
-    """Copy the tensors of a run, bundle or safetensors file whose name and shape fit; the head only for equal classes.
+    """Copy the tensors of a trained network whose name and shape fit; the head only for equal classes.
 
     With `frozen`, only the parameters that were not copied learn.
 
     Raises:
         RunError: where the file cannot be read, or nothing in it fits.
     """
-    state, classes = _read(place)
-    own = model.state_dict()
-    state = convert_projections(state, own)
+    trained, own = read_trained(place), model.state_dict()
+    state, classes = convert_projections(trained.state, own), trained.spec.classes if trained.spec else ()
     head = {name for name in own if name.startswith("classifier.")}
     skipped = head if classes and classes != spec.classes else set()
     taken = {
@@ -61,16 +56,3 @@ def freeze(model: nn.Module, names: Iterable[str]) -> None:
     named = set(names)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in named)
-
-
-def _read(place: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    path = expand_user(place)
-    if path.is_file():
-        if path.suffix != ".safetensors":
-            raise RunError(f"{place} is not a .safetensors file; other formats can carry code and are not read")
-        try:
-            return safetensors.torch.load_file(path), ()
-        except safetensors.SafetensorError as error:
-            raise RunError(f"{place} is not a readable safetensors file: {error}") from None
-    found = bundle.read_bundle(path if bundle.is_bundle(path) else find_run(place))
-    return found.state, found.description.spec.classes
