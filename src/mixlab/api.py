@@ -260,8 +260,9 @@ def export(
         CheckFailed: where the file does not say what the network says; none is left then.
         MixlabError: where the run is not finished, a package is missing, or there are no pictures.
     """
-    path = place.folder if isinstance(place, Run) else expand_user(str(place))
-    found = path if bundle.is_bundle(path) else find_run(path)
+    found = find_model(place)
+    if isinstance(found, Path) and found.suffix == ".onnx":
+        raise RunError(f"{place} is exported already; give the run or bundle that it came from")
     folder, other = expand_user(str(out)) if out else None, data_sets.parse_data(data) if data else None
     if to == "web" and (runtime or download):
         web_runtime(str(runtime), download)  # stays in the cache

@@ -143,7 +143,7 @@ def _compare(kind: str, aside: Path, bundle: Bundle, judges: Judges) -> Parity:
 
 def _refusal(found: Parity) -> str:
     what = f"{found.pictures:,} {found.what} pictures"
-    more = "; --images all judges by more" if found.kind == "int8" else ""
+    more = "; more pictures judge more finely (--images all, --data)" if found.kind == "int8" else ""
     return f"the exported file is not as good as the network, so none was left: on {what} {found.problem}{more}"
 
 

@@ -12,7 +12,7 @@ from mixlab.errors import RunError
 from mixlab.exporting.graph import HEAT, INPUT, OUTPUTS, SHAPE, trace
 from mixlab.run.bundle import METADATA, Bundle, as_text
 
-OPSET = 20  # the first with GELU as one operation, which ONNX Runtime computes in two thirds of the time
+OPSET = 20  # the first with GELU as one operation, which ONNX Runtime computes in less time
 LARGEST = 2**31 - 2**20  # bytes of weights: a file is one message of protobuf
 
 
