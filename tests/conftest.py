@@ -17,6 +17,8 @@ SHAPED = [
 jaxtyping.install_import_hook([f"mixlab.{name}" for name in SHAPED], "beartype.beartype")
 
 import os  # noqa: E402
+import shutil  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -35,11 +37,11 @@ def spec() -> DataSpec:
     return DataSpec(image_size=16, classes=("a", "b", "c"), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """A folder of 2 classes, each with 20 pictures of 18 x 16 pixels that a tiny network can tell apart."""
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 2 classes, each with 20 pictures of 18 x 16 pixels that a tiny network can tell apart, for all tests."""
     generator = np.random.default_rng(0)
-    root = tmp_path / "pictures"
+    root = tmp_path_factory.mktemp("drawn") / "pictures"
     for name, color in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
         (root / name).mkdir(parents=True)
         for index in range(20):
@@ -49,11 +51,22 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tiny(pictures: Path) -> dict:
-    """Values of an experiment on `pictures` that takes about a second."""
-    return {
-        "data": {"name": str(pictures), "image_size": 16},
+def pictures(drawn: Path, tmp_path: Path) -> Path:
+    """A copy of `drawn` that a test may change."""
+    return shutil.copytree(drawn, tmp_path / "pictures")
+
+
+@pytest.fixture(scope="session")
+def tiny_on() -> Callable[[Path], dict]:
+    """Return the values of an experiment on a folder that takes about a second."""
+    return lambda folder: {
+        "data": {"name": str(folder), "image_size": 16},
         "model": {"name": "convmixer", "dim": 8, "depth": 2, "kernel_size": 3},
         "epochs": 2,
         "batch_size": 8,
     }
+
+
+@pytest.fixture
+def tiny(tiny_on: Callable[[Path], dict], pictures: Path) -> dict:
+    return tiny_on(pictures)

@@ -23,12 +23,20 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "SHORTEST", 1e-4)
     monkeypatch.setattr(measure, "PAUSE", 0)
     monkeypatch.setattr(measure, "ceilings", lambda device: CEILINGS)
+    monkeypatch.setattr(contenders, "_installed", lambda name: False)  # exporting takes seconds
 
 
 @pytest.fixture
 def model() -> nn.Module:
     torch.manual_seed(0)
     return create_model("convmixer", num_classes=3, image_size=8, dim=8, depth=2, kernel_size=3, patch_size=2)
+
+
+@pytest.mark.slow
+def test_exported_networks_give_the_same_too(model: nn.Module, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(contenders, "_installed", lambda name: name != "openvino")
+    test_every_way_to_run_a_network_gives_the_same(model)
 
 
 def test_every_way_to_run_a_network_gives_the_same(model: nn.Module):

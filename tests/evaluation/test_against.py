@@ -18,9 +18,16 @@ from mixlab.run.bundle import Bundle, read_bundle, write_bundle
 from mixlab.run.folder import Run
 
 
+@pytest.fixture(scope="module")
+def trained(drawn: Path, tiny_on, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    values = tiny_on(drawn) | {"epochs": 5}
+    return mixlab.train(**values, out=tmp_path_factory.mktemp("runs"), quiet=True, device="cpu", workers=0)
+
+
 @pytest.fixture
-def run(tiny: dict, tmp_path: Path) -> Run:
-    return mixlab.train(**tiny | {"epochs": 5}, out=tmp_path / "runs", quiet=True, device="cpu", workers=0)
+def run(trained: Run, tmp_path: Path) -> Run:
+    """A copy that a test may spoil."""
+    return Run(shutil.copytree(trained.folder, tmp_path / "runs" / trained.name))
 
 
 def turned(run: Run, folder: Path) -> Path:
@@ -97,8 +104,9 @@ def test_a_class_that_is_new_is_left_out(run: Run, tiny: dict, pictures: Path, t
     assert (found.unknown_there, found.difference.images) == ({"rot": 3}, 6)
 
 
-def test_pictures_that_the_other_one_learned_are_left_out(run: Run, tiny: dict, pictures: Path, tmp_path: Path):
+def test_pictures_that_the_other_one_learned_are_left_out(tiny: dict, pictures: Path, tmp_path: Path):
     """A folder that has grown is carved anew, and what is test now was training then."""
+    run = mixlab.train(**tiny, out=tmp_path / "runs", quiet=True, device="cpu", workers=0)
     for name in ("blue", "red"):
         for index in range(20, 60):
             shutil.copy(pictures / name / f"{index % 20}.png", pictures / name / f"{index}.png")
