@@ -39,7 +39,7 @@ def spec() -> DataSpec:
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 2 classes, each with 20 pictures of 18 x 16 pixels that a tiny network can tell apart, for all tests."""
+    """A folder of 2 classes, each with 20 pictures of 18 x 16 pixels that a tiny network can tell apart, for all."""
     generator = np.random.default_rng(0)
     root = tmp_path_factory.mktemp("drawn") / "pictures"
     for name, color in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
