@@ -28,7 +28,7 @@ from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run, find_run
 from mixlab.run.importing import import_weights
 from mixlab.run.table import one_line
-from mixlab.run.trained import find_model
+from mixlab.run.trained import find_bundle, find_model
 from mixlab.training import fine_tuning
 from mixlab.training import train as training
 from mixlab.training.lr_range import RangeTest, Sweep
@@ -142,13 +142,13 @@ def evaluate(
         RunError: where the run or the other model is missing, not finished or damaged, or as for `load`.
         DataError: where the data cannot be read or has classes that the model does not know.
     """
-    found = find_model(place, Path(out))
+    found = find_bundle(place, Path(out))
     other = data_sets.parse_data(data) if data else None
     if isinstance(found, Run) and not found.is_finished:
         raise RunError(f"{found.folder} is not finished; go on with: mixlab train --resume {found.folder}")
-    if isinstance(found, Path) and (found.suffix == ".onnx" or against):
+    if isinstance(found, Path) and against:
         raise RunError(f"{place} is no run; measure the run that it came from")
-    before = find_model(against) if against else None
+    before = find_bundle(against, Path(out)) if against else None
     if before is not None:
         read_bundle(before)  # what is wrong with it is said before test images are read
     measured = evaluation.evaluate(found, split, other, device, workers, reject_below=str(reject_below), root=Path(out))
@@ -260,9 +260,7 @@ def export(
         CheckFailed: where the file does not say what the network says; none is left then.
         MixlabError: where the run is not finished, a package is missing, or there are no pictures.
     """
-    found = find_model(place)
-    if isinstance(found, Path) and found.suffix == ".onnx":
-        raise RunError(f"{place} is exported already; give the run or bundle that it came from")
+    found = find_bundle(place)
     folder, other = expand_user(str(out)) if out else None, data_sets.parse_data(data) if data else None
     if to == "web" and (runtime or download):
         web_runtime(str(runtime), download)  # stays in the cache

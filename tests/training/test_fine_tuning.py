@@ -79,7 +79,7 @@ def test_weights_that_cannot_be_read_end_before_anything_is_written(tmp_path: Pa
     with pytest.raises(RunError, match="there is no run nowhere"):
         api.train(data=str(pictures), weights="nowhere", out=tmp_path / "runs")
     (tmp_path / "net.onnx").write_text("")
-    with pytest.raises(RunError, match="was exported and cannot be trained on"):
+    with pytest.raises(RunError, match="is an exported file; give the run or bundle"):
         api.train(data=str(pictures), weights=str(tmp_path / "net.onnx"), out=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 

@@ -52,7 +52,6 @@ def evaluate(
     With --against both models answer the same pictures; what changed is listed and drawn. The exit code is 3 where
     the run, or one of its classes, is worse than the other model beyond doubt, or may be worse by more than --margin.
     """
-    from pathlib import Path
 
     from mixlab import api
 
@@ -61,8 +60,7 @@ def evaluate(
     if margin is not None and not against:
         raise click.UsageError("--margin goes with --against.")
     other = common.data_fields(data, ignore_unknown_classes) if data else ""
-    before = api.find_model(against, Path(out)) if against else ""
-    found = api.evaluate(run, split, other, device, workers, before, margin, reject_below, out)
+    found = api.evaluate(run, split, other, device, workers, against, margin, reject_below, out)
     if as_json:
         common.print_json(found.as_json())
     else:

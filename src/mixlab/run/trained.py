@@ -47,6 +47,14 @@ def find_model(place: str | Path | Run, root: Path = Path("runs")) -> Run | Path
         raise RunError(f"{error}{_or_else(str(place), path)}") from None
 
 
+def find_bundle(place: str | Path | Run, root: Path = Path("runs")) -> Run | Path:
+    """Return the run or the bundle folder that a place stands for, as `find_model`; raises RunError for other files."""
+    found = find_model(place, root)
+    if isinstance(found, Path) and found.suffix == ".onnx":
+        raise RunError(f"{place} is an exported file; give the run or bundle that it came from")
+    return found
+
+
 def _or_else(place: str, path: Path) -> str:
     """Return what else a place that is no run might have been meant as."""
     if path.is_dir():
@@ -65,12 +73,5 @@ def read_trained(place: str) -> Trained:
     if path.is_file() and path.suffix != ".onnx":
         state, is_foreign = foreign.read_tensors(path)
         return Trained(state, foreign.convmixer_of(state, path) if is_foreign else None)
-    found = bundle.read_bundle(_with_weights(place))
+    found = bundle.read_bundle(find_bundle(place))
     return Trained(found.state, found.description.model, found.description.spec)
-
-
-def _with_weights(place: str) -> Run | Path:
-    found = find_model(place)
-    if isinstance(found, Path) and found.suffix == ".onnx":
-        raise RunError(f"{place} was exported and cannot be trained on; give the run or bundle that it came from")
-    return found
