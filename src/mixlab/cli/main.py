@@ -37,7 +37,7 @@ from mixlab.errors import MixlabError
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context
 def mixlab(context: click.Context, debug: bool) -> None:
-    """Train, compare and use patch-based image classifiers.
+    """Train, compare and ship patch-based image classifiers.
 
     \b
     mixlab compare --data ~/birds --models convmixer,vit,resnet9 --budget time=10m
