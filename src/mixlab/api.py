@@ -24,7 +24,6 @@ from mixlab.exporting.web_runtime import web_runtime
 from mixlab.models.catalogue import create_model
 from mixlab.places import expand_user
 from mixlab.reporting.report import write_run_report
-from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run, find_run
 from mixlab.run.importing import import_weights
 from mixlab.run.table import one_line
@@ -150,7 +149,7 @@ def evaluate(
         raise RunError(f"{place} is no run; measure the run that it came from")
     before = find_bundle(against, Path(out)) if against else None
     if before is not None:
-        read_bundle(before)  # what is wrong with it is said before test images are read
+        comparing_models.check(found, before)  # what is wrong with it is said before test images are read
     measured = evaluation.evaluate(found, split, other, device, workers, reject_below=str(reject_below), root=Path(out))
     if before is None or isinstance(found, Path):
         return measured

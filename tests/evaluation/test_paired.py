@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.stats import multinomial
 
 from mixlab.errors import DataError
-from mixlab.evaluation.paired import paired_difference, student
+from mixlab.evaluation.paired import paired_difference, score_interval, student
 
 
 def answers(generator: np.random.Generator, seeds: int, images: int, spread: float, skill: float = 0.0) -> list:
@@ -93,3 +94,24 @@ def test_turning_the_pair_round_turns_the_interval_round(seeds: int, images: int
 def test_what_cannot_be_paired_is_refused(first: list, second: list):
     with pytest.raises(DataError, match="compared"):
         paired_difference(first, second)
+
+
+@pytest.mark.parametrize("shares", [(0.02, 0.0), (0.02, 0.02), (0.05, 0.1), (0.3, 0.1), (0.5, 0.3), (0.01, 0.05)])
+def test_the_interval_of_one_pair_holds_the_truth_as_often_as_it_says(shares: tuple[float, float]):
+    """Counted over all outcomes of 30 images, with their probabilities."""
+    cells = [(first, second) for first in range(31) for second in range(31 - first)]
+    chances = multinomial.pmf([(a, b, 30 - a - b) for a, b in cells], 30, [*shares, 1 - sum(shares)])
+    low, high = np.array([score_interval(a, b, 30) for a, b in cells]).T
+    truth = shares[0] - shares[1]
+    assert chances[low > truth].sum() <= 0.025
+    assert chances[high < truth].sum() <= 0.025
+
+
+def test_the_interval_of_one_pair_is_that_of_the_normal_approximation_where_many_images_differ():
+    low, high = score_interval(1000, 800, 10_000)
+    assert (low + high) / 2 == pytest.approx(0.02, abs=2e-4)
+    assert (high - low) / 2 == pytest.approx(1.96 * (1800 - 4) ** 0.5 / 10_000, rel=0.05)
+
+
+def test_images_that_never_differ_leave_room_for_a_difference():
+    assert score_interval(0, 0, 1000) == pytest.approx((-0.0056, 0.0056), abs=1e-4)

@@ -583,3 +583,11 @@ def test_a_worker_that_the_signal_ended_first_is_no_error(
         with pytest.raises(Interrupted, match="SIGTERM: saved at step 1"):
             train(experiment, again)
     assert content(train(experiment, again)) == content(whole)
+
+
+def test_a_training_that_cannot_begin_leaves_no_folder(tiny: dict, options: Options, pictures: Path):
+    for path in (pictures / "red").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="images of one class only"):
+        train(parse_experiment(tiny), options)
+    assert list(options.out.iterdir()) == []

@@ -90,6 +90,8 @@ def _print(found: Any) -> None:
     if found.accepted and found.accepted.accuracy:
         rows.append(["right of the answered", *_percent(found.accepted.accuracy)])
     common.print_table(["", "value", "95 % interval"], rows, right=[1])
+    if measured.ece.low > found.ece_before.value:
+        common.echo("note     the temperature makes calibration worse here; it was fitted on the validation pictures")
     worst = sorted(
         (row for row in measured.per_class if row.recall and row.recall.value < 1), key=lambda row: row.recall.value
     )

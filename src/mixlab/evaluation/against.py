@@ -13,7 +13,7 @@ from mixlab.data.images import Images
 from mixlab.errors import DataError
 from mixlab.evaluation import inference, pictures
 from mixlab.evaluation.calibration import softmax
-from mixlab.evaluation.evaluate import GALLERY, Evaluation, as_evaluated, pixels
+from mixlab.evaluation.evaluate import GALLERY, Evaluation, as_evaluated, listed, pixels
 from mixlab.evaluation.paired import paired_difference
 from mixlab.evaluation.predictions import Prediction, read_predictions
 from mixlab.evaluation.regression import Against, Flip, changes_of, flips_of
@@ -35,8 +35,9 @@ def compare(
 ) -> Against:
     """Let another model answer what a run was just evaluated on; write against.json, flips.csv and pictures.
 
-    Left out are images of classes that the other model does not know, and those that it was trained on. A class is
-    worse where an exact test of its flips says so, with all classes tested together.
+    Left out are images of classes that the other model does not know, and where both are runs on the same folder,
+    those that it was trained on. A class is worse where an exact test of its flips says so, with all classes tested
+    together.
 
     Args:
         other: a run or a bundle folder.
@@ -56,27 +57,37 @@ def compare(
     there = _answers(bundle, images, device, workers)
     here = read_predictions(run, evaluation.split)
     learned = _learned(run, other) if data is None else set()
-    both = [name for name in there if name in here]
-    names = [name for name in both if name not in learned]
-    if not names:
+    both = [Flip(name, here[name].label, here[name], answer) for name, answer in there.items() if name in here]
+    answers = [each for each in both if each.image not in learned]
+    if not answers:
         raise DataError(f"there is no picture that {run.name} and the other model can both answer and did not learn")
-    answers = [Flip(name, here[name].label, here[name], there[name]) for name in names]
-    right = [np.array([each[name].right for name in names]) for each in (here, there)]
-    label = other.name if isinstance(other, Run) else str(other)
+    here_right, there_right = (np.array([getattr(each, side).right for each in answers]) for side in ("here", "there"))
     found = Against(
-        folder=evaluation.folder / f"against-{Path(label).resolve().name}",
-        other=label,
-        difference=paired_difference(right[:1], right[1:]),
-        here=float(right[0].mean()),
-        there=float(right[1].mean()),
+        folder=evaluation.folder / f"against-{_name(other)}",
+        other=other.name if isinstance(other, Run) else str(other),
+        difference=paired_difference([here_right], [there_right]),
+        here=float(here_right.mean()),
+        there=float(there_right.mean()),
         flips=flips_of(answers),
         classes=changes_of(answers),
         margin=margin,
         unknown_there=unknown,
-        learned_there=len(both) - len(names),
+        learned_there=len(both) - len(answers),
     )
     _write(found, images, bundle)
     return found
+
+
+def check(run: Run | Path, other: Run | Path) -> None:
+    """Raise RunError or DataError where another model is missing, damaged, or knows none of a run's classes."""
+    given, known = (read_bundle(each).description.spec.classes for each in (run, other))
+    if not set(given) & set(known):
+        raise DataError(f"the model knows none of these classes: {listed(given)}; it knows {listed(known)}")
+
+
+def _name(other: Run | Path) -> str:
+    """Return a name for a folder; many bundles are called bundle."""
+    return other.name if isinstance(other, Run) else "-".join(other.resolve().parts[-2:])
 
 
 def _answers(bundle: Bundle, images: Images, device: str, workers: int) -> dict[str, Prediction]:
@@ -92,10 +103,15 @@ def _answers(bundle: Bundle, images: Images, device: str, workers: int) -> dict[
 
 
 def _learned(run: Run, other: Run | Path) -> set[str]:
-    """Return the names of the images that the other model was trained on, where its data is the run's."""
-    if not isinstance(other, Run) or other.experiment.data.label != run.experiment.data.label:
+    """Return the names of the images that the other model was trained on, where its data is the run's folder."""
+    if not isinstance(other, Run) or _place(other) != _place(run):
         return set()
     return set(other.read_splits().get("train", ()))
+
+
+def _place(run: Run) -> tuple[str, Path]:
+    data = run.experiment.data
+    return data.name, Path(getattr(data, "path", "")).resolve()
 
 
 def _write(found: Against, images: Images, bundle: Bundle) -> None:

@@ -145,7 +145,7 @@ def _known(images: Images, given: Sequence[str], known: Sequence[str]) -> tuple[
     """Return the images of known classes, and the number of the others of each class."""
     is_known = np.array([name in known for name in given])[images.labels]
     if not is_known.any():
-        raise DataError(f"the model knows none of these classes: {_listed(given)}; it knows {_listed(known)}")
+        raise DataError(f"the model knows none of these classes: {listed(given)}; it knows {listed(known)}")
     left_out = Counter(given[int(label)] for label in images.labels[~is_known])
     return images.select(np.flatnonzero(is_known)), dict(left_out)
 
@@ -156,11 +156,11 @@ def _check_known(given: Sequence[str], known: Sequence[str], can_ignore: bool) -
         way_out = ". Rename its folder, or pass --ignore-unknown-classes" if can_ignore else ""
         raise DataError(
             f"the model does not know the class {unknown[0]!r}{did_you_mean(unknown[0], known)}; "
-            f"it knows {_listed(known)}{way_out}"
+            f"it knows {listed(known)}{way_out}"
         )
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
 
 

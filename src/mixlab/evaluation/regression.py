@@ -119,4 +119,5 @@ def changes_of(answers: Sequence[Flip]) -> tuple[ClassChange, ...]:
 def _no_worse(lost: int, won: int) -> float:
     """Return how probable it is that of all flips so many or more are lost, where each may as well be won."""
     flips = lost + won
-    return sum(math.comb(flips, each) for each in range(lost, flips + 1)) / 2**flips
+    ways = [math.lgamma(flips + 1) - math.lgamma(k + 1) - math.lgamma(flips - k + 1) for k in range(lost, flips + 1)]
+    return min(1.0, math.fsum(math.exp(each - flips * math.log(2)) for each in ways))

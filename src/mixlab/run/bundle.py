@@ -108,7 +108,9 @@ def read_bundle(place: Run | Path) -> Bundle:
         weights = durable.read_bytes(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise RunError(_missing(place, Path(error.filename))) from None
-    except (ValueError, OSError) as error:
+    except ValueError as error:
+        raise RunError(f"{folder / DESCRIPTION} is damaged: {error}; copy the bundle again") from None
+    except OSError as error:
         raise RunError(f"the bundle {folder} cannot be read: {error}") from None
     try:
         description = _parse(values)

@@ -178,6 +178,11 @@ class Run:
     def readings(self, split: str) -> int:
         return sum(row["split"] == split for row in read_lines(self.folder / "evaluation" / "readings.jsonl"))
 
+    def remove_unless_begun(self) -> None:
+        """Remove the folder where nothing but the request came into it."""
+        if {path.name for path in self.folder.iterdir()} <= {"lock", "request.json", "train.log"}:
+            shutil.rmtree(self.folder)
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes from training into this folder.

@@ -41,6 +41,8 @@ def find_model(place: str | Path | Run, root: Path = Path("runs")) -> Run | Path
         if bundle.is_bundle(path.parent):
             way_out = f"give its folder: {path.parent}"
         raise RunError(f"{place} holds weights, but neither classes nor preprocessing; {way_out}")
+    if path.is_file():
+        raise RunError(f"{place} is a file, but no .onnx file; expected that, a run or the folder of a bundle")
     try:
         return find_run(place, root)
     except RunError as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from mixlab import devices, ranks
 from mixlab.config import digest
 from mixlab.data.data_set import DataSet
-from mixlab.errors import Interrupted, TrainingError, UsageError, WorkerLost
+from mixlab.errors import DataError, Interrupted, TrainingError, UsageError, WorkerLost
 from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.kernels import choice
@@ -42,7 +42,12 @@ def train(experiment: Experiment, options: Options) -> Run:
         opened = together.led(
             lambda: open_run(_request(experiment, options), folder_name(experiment, options), options.out, options.new)
         )
-        return resume(opened, options)
+        try:
+            return resume(opened, options)
+        except (DataError, UsageError):
+            if together.leads:
+                opened.remove_unless_begun()
+            raise
 
 
 def folder_name(experiment: Experiment, options: Options) -> str:
