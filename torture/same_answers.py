@@ -1,7 +1,10 @@
-"""V12: the same decoded pixels get the same answer everywhere: in evaluate, in predict and from an exported file."""
+"""V12: the same picture gets the same answer everywhere: evaluate, predict, an exported file, a server."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import httpx
 import numpy as np
 import torch
 from torch import nn
@@ -15,6 +18,7 @@ from mixlab.exporting.onnx_file import export_onnx
 from mixlab.models.catalogue import parse_model
 from mixlab.run.bundle import Bundle, BundleDescription, read_bundle, write_bundle
 from mixlab.spec import DataSpec, ResizeMode
+from torture import served
 from torture.check import Check
 from torture.pictures import photograph
 
@@ -39,15 +43,49 @@ def case(number: int, root: Path) -> str:
     files = FileImages(root / "pictures", names, np.zeros(len(names), np.int64), spec)
     expected = inference.collect(inference.iterate(bundle.build(), files, spec, torch.device("cpu"))).logits
     pixels = [decode(files.source(index), spec.channels) for index in range(len(files))]
-    for what, classifier in {
-        "predict": read_classifier(root / "bundle", "cpu"),
-        "ONNX Runtime": read_classifier(root / "model.onnx"),
-    }.items():
+    ways = {
+        "predict": partial(_logits, read_classifier(root / "bundle", "cpu"), pixels),
+        "ONNX Runtime": partial(_logits, read_classifier(root / "model.onnx"), pixels),
+    }
+    return (
+        _first_problem(expected, ways)
+        or _over_http(root / "bundle", root, expected, files, bundle.description)
+        or _over_http(root / "model.onnx", root, expected, files, bundle.description)
+    )
+
+
+def _first_problem(expected: np.ndarray, ways: dict[str, Callable[[int], np.ndarray]]) -> str:
+    for what, logits in ways.items():
         for size in (1, BATCH):
-            problem = _differs(expected, _logits(classifier, pixels, size))
+            problem = _differs(expected, logits(size))
             if problem:
-                return f"{bundle.description.model.name}, {spec.resize_mode}: {what}, {size} at once: {problem}"
+                return f"{what}, {size} at once: {problem}"
     return ""
+
+
+def _over_http(model: Path, root: Path, expected: np.ndarray, files: FileImages, description: BundleDescription) -> str:
+    server = served.serve(model, root)
+    try:
+        return _first_problem(
+            expected - expected.mean(1, keepdims=True),
+            {f"HTTP, {model.name}": partial(_asked, server.port, files, description)},
+        )
+    finally:
+        server.process.end()
+
+
+def _asked(port: int, files: FileImages, description: BundleDescription, size: int) -> np.ndarray:
+    """Return what a server's probabilities say of the logits: all but their mean."""
+    classes, rows = description.spec.classes, []
+    contents = [(files.root / name).read_bytes() for name in files.names]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=served.SECONDS) as client:
+        for start in range(0, len(contents), size):
+            parts = [("file", ("picture", content)) for content in contents[start : start + size]]
+            for answer in client.post(f"/predict?top={len(classes)}", files=parts).json()["answers"]:
+                share = {each["class"]: each["probability"] for each in answer["top"]}
+                rows.append([share[name] for name in classes])
+    logits = np.log(np.array(rows)) * description.temperature
+    return logits - logits.mean(1, keepdims=True)
 
 
 def _logits(classifier: Classifier, pixels: list[np.ndarray], size: int) -> np.ndarray:
@@ -107,8 +145,8 @@ def _pictures(folder: Path, generator: np.random.Generator) -> tuple[str, ...]:
 CHECKS = [
     Check(
         name="V12",
-        claim="500 pictures get the same class and logits within 1e-4 from evaluate, predict and ONNX Runtime, alone "
-        "and in batches",
+        claim="500 pictures get the same class and logits within 1e-4 from evaluate, predict, ONNX Runtime and HTTP, "
+        "alone and in batches",
         case=case,
         full=len(MODELS),
         sample=1,

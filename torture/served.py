@@ -66,8 +66,12 @@ def write_model(folder: Path, seed: int = 0, **fields: Any) -> Path:
 
 
 def start(root: Path, *options: str, **fields: Any) -> Server:
-    """Start a server in a folder, and wait until it answers."""
-    model = write_model(root / "model", **fields)
+    """Start a server of a network with random weights in a folder, and wait until it answers."""
+    return serve(write_model(root / "model", **fields), root, *options)
+
+
+def serve(model: Path, root: Path, *options: str) -> Server:
+    """Start a server of a model, and wait until it answers."""
     process = processes.start(["serve", str(model), "--port", "0", *options], root)
     end = time.monotonic() + 60
     while not (found := re.search(r"http://127\.0\.0\.1:(\d+)/", process.text())):
