@@ -28,6 +28,8 @@ class DataSpec(Config):
             raise ValueError("two classes have the same name")
         if min(self.std) <= 0:
             raise ValueError("every std must be above 0")
+        if not all(0 <= mean <= 1 for mean in self.mean):
+            raise ValueError("means are those of pixels in [0, 1]; divide by 255")
         return self
 
     @property
