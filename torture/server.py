@@ -73,6 +73,7 @@ SLOW_KINDS = (  # what is sent at once, and what then comes byte by byte
     (b"GET /ready HTTP/1.1\r\nHost: localhost\r\n", b"X: " + b"a" * 999),
     (request("POST", "/predict", Content_Length="100000", Content_Type=FORM), b"a" * 999),
     (request("POST", "/predict", Transfer_Encoding="chunked", Content_Type=FORM), b"1\r\na\r\n" * 99),
+    (request("POST", "/predict", Content_Length="1000000", Content_Type=FORM) + bytes(960_000), b"a" * 999),
     (request("GET", "/ready"), b""),  # and then no other request
     (request("GET", "/openapi.json") * 200, b"\r\n" * 99),  # whose answers are never read
 )

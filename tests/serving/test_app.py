@@ -203,6 +203,18 @@ def test_chunks_are_cut_at_the_limit_and_slow_bodies_ended(model: Path):
     assert app.service.bodies.held == 0
 
 
+def test_a_fast_beginning_buys_no_time_to_stall(model: Path):
+    app, chunks = app_of(model, max_upload=1000, patience=0.01, slowest=100), iter([bytes(900)])  # worth 9 seconds
+
+    async def haste_then_stall() -> Any:
+        for chunk in chunks:
+            return {"type": "http.request", "body": chunk, "more_body": True}
+        await asyncio.sleep(5)
+        return {"type": "http.disconnect"}
+
+    assert raw_answer(app, [], haste_then_stall)[0]["status"] == 408
+
+
 def test_a_request_whose_client_has_gone_is_not_computed(model: Path, monkeypatch: pytest.MonkeyPatch):
     app, prepared = app_of(model), []
     messages = iter([{"type": "http.request", "body": PHOTOS[0]}, {"type": "http.disconnect"}])
