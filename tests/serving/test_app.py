@@ -5,6 +5,7 @@ import base64
 import contextlib
 import io
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ from mixlab.errors import RunError
 from mixlab.evaluation.classifier import read_classifier
 from mixlab.evaluation.explanation import heat_maps
 from mixlab.serving.app import create_app
+from mixlab.serving.batching import Caller
 from mixlab.serving.gate import Gate
 from mixlab.serving.limits import Limits
-from mixlab.serving.model import ServedModel
+from mixlab.serving.model import Prepared, ServedModel
+from mixlab.serving.multipart import Picture
+from mixlab.serving.turns import Turns
 from torture.malformed import table
 from torture.pictures import photograph, saved
 from torture.served import write_model
@@ -215,6 +219,50 @@ def test_a_fast_beginning_buys_no_time_to_stall(model: Path):
     assert raw_answer(app, [], haste_then_stall)[0]["status"] == 408
 
 
+def test_pictures_of_too_many_pixels_are_refused_before_any_is_decoded(model: Path):
+    app = app_of(model, max_pixels=2 * 60 * 90)  # of two photographs
+    assert predicted(app, *PHOTOS[:2]).status_code == 200
+    assert predicted(app, *PHOTOS[:3]).status_code == 413
+    assert "--max-pixels" in predicted(app, *PHOTOS[:3]).json()["error"]
+    assert predicted(app, saved(Image.new("1", (65_536, 1)), "PNG")).status_code == 413
+
+
+def test_requests_take_turns_and_none_goes_past_one_that_waits_for_room():
+    first, second, order = Caller(), Caller(), []
+
+    async def take(turns: Turns, caller: Caller, pixels: int) -> None:
+        await turns.take(caller, pixels)
+        order.append(pixels)
+
+    async def take_all() -> None:
+        turns = Turns(1, 10)
+        asked = [(first, 5), (first, 4), (first, 1), (second, 2)]
+        tasks = [asyncio.create_task(take(turns, caller, pixels)) for caller, pixels in asked]
+        await asyncio.sleep(0)
+        for step, expected in (
+            (turns.leave, [5, 4]),
+            (turns.leave, [5, 4]),  # 2 more are too many, and 1 does not go first
+            (lambda: turns.give(5), [5, 4, 2]),
+            (turns.leave, [5, 4, 2, 1]),
+        ):
+            step()
+            await asyncio.sleep(0)
+            assert order == expected
+        turns.leave()
+        turns.give(7)
+        await asyncio.gather(*tasks)
+        given_up = [asyncio.create_task(take(turns, first, 9)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in given_up:
+            task.cancel()  # one whose turn has come, and two that wait
+        await asyncio.gather(*given_up, return_exceptions=True)
+        turns.leave()
+        turns.give(9)
+        await asyncio.wait_for(turns.take(second, 10), 1)
+
+    asyncio.run(take_all())
+
+
 def test_a_request_whose_client_has_gone_is_not_computed(model: Path, monkeypatch: pytest.MonkeyPatch):
     app, prepared = app_of(model), []
     messages = iter([{"type": "http.request", "body": PHOTOS[0]}, {"type": "http.disconnect"}])
@@ -235,6 +283,30 @@ def test_a_request_whose_client_has_gone_is_not_computed(model: Path, monkeypatc
     text = app.service.metrics.text().decode()
     assert 'mixlab_requests_total{status="499"} 1.0' in text
     assert 'result="answered"' not in text
+
+
+def test_a_cancelled_request_gives_its_pixels_back(model: Path, monkeypatch: pytest.MonkeyPatch):
+    app, go_on = app_of(model), threading.Event()
+    service = app.service
+
+    def prepare(self: ServedModel, *given: Any) -> Prepared:
+        go_on.wait(10)
+        return Prepared(None, 1000, "")  # as an exported file, it keeps the picture
+
+    monkeypatch.setattr(ServedModel, "prepare", prepare)
+
+    async def ask_and_leave() -> None:
+        async with service.running():
+            asking = asyncio.create_task(service.answer(Picture("", b"", 1000), service.model, Caller()))
+            await asyncio.sleep(0.01)
+            asking.cancel()
+            await asyncio.sleep(0)
+            assert service._small.taken == 1000  # its thread still decodes
+            go_on.set()
+            while service._small.taken:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(ask_and_leave(), 10))
 
 
 def test_a_network_that_fails_on_one_picture_answers_the_others(model: Path, monkeypatch: pytest.MonkeyPatch):

@@ -19,6 +19,9 @@ from mixlab.errors import UsageError
     "--max-wait", default=2.0, show_default=True, type=click.FloatRange(0, 1000), help="Wait for others, milliseconds."
 )
 @click.option("--max-upload", default="32MB", show_default=True, metavar="SIZE", help="Of one request.")
+@click.option(
+    "--max-pixels", default=50_000_000, show_default=True, type=click.IntRange(1), help="Of one request's pictures."
+)
 @click.option("--queue", default=64, show_default=True, type=click.IntRange(1), help="Requests answered at a time.")
 @click.option("--host-name", multiple=True, metavar="NAME", help="A name of this server beside localhost; repeatable.")
 @click.option("--allow-origin", multiple=True, metavar="URL", help="A site whose pages may ask; repeatable.")
@@ -42,6 +45,7 @@ def serve(model: str, host: str, port: int, device: str, reject_below: str, watc
         max_batch=options["max_batch"],
         max_wait=options["max_wait"] / 1000,
         max_upload=common.size_bytes("--max-upload", options["max_upload"]),
+        max_pixels=options["max_pixels"],
         queue=options["queue"],
     )
     names, origins = [*options["host_name"], host], [_origin(url) for url in options["allow_origin"]]

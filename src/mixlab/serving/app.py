@@ -22,7 +22,7 @@ from mixlab.serving.gate import PREDICT, Gate
 from mixlab.serving.limits import Limits
 from mixlab.serving.metrics import CONTENT_TYPE
 from mixlab.serving.model import ServedModel
-from mixlab.serving.multipart import pictures_in
+from mixlab.serving.multipart import Picture, pictures_in
 from mixlab.serving.refusal import Refusal, error_body
 from mixlab.serving.schema import BODY, ERRORS, NoPrediction, Prediction, Query, errors
 from mixlab.serving.service import Service
@@ -95,16 +95,17 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         caller.wants_heat = query.heat_map
         model = service.model  # one for all pictures, whatever is reloaded meanwhile
         content_type = request.headers.get("content-type", "")
-        pictures = await service.on_thread(pictures_in, body, content_type, service.limits.max_pictures)
-        waiting = (_answer(service, model, caller, query, name, data) for name, data in pictures)
+        pictures = await service.on_thread(pictures_in, body, content_type, service.limits)
+        waiting = (_answer(service, model, caller, query, picture) for picture in pictures)
         return _prediction(model, await asyncio.gather(*waiting))
 
 
 async def _answer(
-    service: Service, model: ServedModel, caller: Caller, query: Query, name: str, data: bytes
+    service: Service, model: ServedModel, caller: Caller, query: Query, picture: Picture
 ) -> dict[str, Any]:
+    name = picture.name
     try:
-        found, prepared = await service.answer(data, model, caller)
+        found, prepared = await service.answer(picture, model, caller)
     except UnreadableImage as error:
         return {"file": name, "error": str(error)}
     except NetworkFailed as error:

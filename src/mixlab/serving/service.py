@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mixlab.data.decode import inspect
 from mixlab.errors import MixlabError, UnreadableImage
 from mixlab.run.folder import Run
 from mixlab.serving.batching import Batcher, Caller, Found, NetworkFailed
@@ -17,10 +16,12 @@ from mixlab.serving.body import Bodies, ClientGone
 from mixlab.serving.limits import Limits
 from mixlab.serving.metrics import Metrics
 from mixlab.serving.model import Prepared, ServedModel, files_of, read_model
-from mixlab.serving.pixels import PixelBudget
+from mixlab.serving.multipart import Picture
 from mixlab.serving.refusal import busy
+from mixlab.serving.turns import Turns
 
-DECODERS = min(4, os.cpu_count() or 1)  # threads
+DECODERS = min(4, os.cpu_count() or 1)  # threads of each kind: for small pictures, for large ones, for forms
+LARGE = 4_000_000  # pixels; from here on a picture waits only for other large ones, and small ones never for it
 LOOK_EVERY = 1.0  # seconds between two looks at the model's files
 
 
@@ -40,20 +41,21 @@ class Service:
         self._files = files_of(place)
         self._say = say
         self._in_flight = 0
-        self._pixels = PixelBudget()
+        self._small, self._large = (Turns(DECODERS, limits.max_pixels) for _ in range(2))
         self._reloading = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Answer pictures while entered."""
-        with ThreadPoolExecutor(DECODERS, "decode") as decoders, ThreadPoolExecutor(1, "network") as network:
-            self._decoders = decoders
-            self._batcher = Batcher(self.limits, network, self._note_batch)
-            task = asyncio.create_task(self._batcher.run())
-            try:
-                yield
-            finally:
-                task.cancel()
+        self._threads, network = ThreadPoolExecutor(3 * DECODERS, "decode"), ThreadPoolExecutor(1, "network")
+        self._batcher = Batcher(self.limits, network, self._note_batch)
+        task = asyncio.create_task(self._batcher.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            for threads in (self._threads, network):
+                threads.shutdown(wait=False, cancel_futures=True)
 
     @property
     def is_full(self) -> bool:
@@ -74,9 +76,9 @@ class Service:
 
     async def on_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Do work that takes long, beside the pictures that are being decoded."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
-    async def answer(self, data: bytes, model: ServedModel, caller: Caller) -> tuple[Found, Prepared]:
+    async def answer(self, picture: Picture, model: ServedModel, caller: Caller) -> tuple[Found, Prepared]:
         """Answer one picture.
 
         Raises:
@@ -84,21 +86,27 @@ class Service:
             NetworkFailed: where the network raises an error on it.
             ClientGone: where nobody waits for it any longer.
         """
-        self._batcher.comes(1)
-        try:
-            prepared = await self.on_thread(self._prepare, data, model, caller)
-        except UnreadableImage:
-            self.metrics.pictures.labels("unreadable").inc()
-            raise
-        finally:
-            self._batcher.comes(-1)
+        turns, held = self._large if picture.pixels >= LARGE else self._small, picture.pixels
+        with self._batcher.decoding():
+            await turns.take(caller, held)
+            work = asyncio.ensure_future(self.on_thread(_prepare, picture.data, model, caller))
+            work.add_done_callback(lambda _: turns.leave())
+            prepared: Prepared | None = None
+            try:
+                prepared = await asyncio.shield(work)  # a thread goes on, whether anybody waits for it or not
+            except UnreadableImage:
+                self.metrics.pictures.labels("unreadable").inc()
+                raise
+            finally:
+                kept = prepared.pixels if prepared else 0
+                work.add_done_callback(lambda _: turns.give(held - kept))
         try:
             found = await self._batcher.answer(prepared, model, caller)
         except NetworkFailed:
             self.metrics.pictures.labels("failed").inc()
             raise
         finally:
-            self._pixels.give(prepared.pixels)
+            turns.give(kept)
         if found is None:
             raise ClientGone
         self.metrics.pictures.labels("unknown" if found.answer.is_unknown else "answered").inc()
@@ -134,19 +142,6 @@ class Service:
         """Say why the network failed; clients are not told."""
         self._say(f"failed  {error}")
 
-    def _prepare(self, data: bytes, model: ServedModel, caller: Caller) -> Prepared:
-        if caller.is_gone:
-            raise ClientGone
-        width, height = inspect(data)
-        self._pixels.take(width * height)
-        kept = 0
-        try:
-            prepared = model.prepare(data, caller.wants_heat)
-            kept = prepared.pixels
-            return prepared
-        finally:
-            self._pixels.give(width * height - kept)
-
     def _keep(self, why: str) -> bool:
         self.metrics.reloads.labels("failed").inc()
         self._say(f"kept  {self.model.name}, digest {self.model.digest}: the new model cannot be used: {why}")
@@ -164,3 +159,9 @@ class Service:
     def _note_batch(self, pictures: int, seconds: float) -> None:
         self.metrics.batch.observe(pictures)
         self.metrics.network_seconds.observe(seconds)
+
+
+def _prepare(data: bytes, model: ServedModel, caller: Caller) -> Prepared:
+    if caller.is_gone:
+        raise ClientGone
+    return model.prepare(data, caller.wants_heat)
