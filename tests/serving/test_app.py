@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import functools
 import io
 import json
 import threading
@@ -18,12 +19,12 @@ from PIL import Image
 
 from mixlab.data.decode import decode
 from mixlab.data.images import fit
-from mixlab.errors import RunError
+from mixlab.errors import RunError, UsageError
 from mixlab.evaluation.classifier import read_classifier
 from mixlab.evaluation.explanation import heat_maps
 from mixlab.serving.app import create_app
 from mixlab.serving.batching import Caller
-from mixlab.serving.gate import Gate
+from mixlab.serving.gate import Gate, origin_of
 from mixlab.serving.limits import Limits
 from mixlab.serving.model import Prepared, ServedModel
 from mixlab.serving.multipart import Picture
@@ -366,14 +367,16 @@ def test_a_watched_model_is_read_again_when_its_files_change(tmp_path: Path, mon
     monkeypatch.setattr("mixlab.serving.service.LOOK_EVERY", 0.001)
     place = write_model(tmp_path / "model")
     app = create_app(place, device="cpu", say=lambda line: None)
-    before = app.service.model.digest
+    before = [app.service.model.digest]
 
     async def wait_for_change() -> None:
+        write_model(place, seed=1)  # before the first look
         watching = asyncio.create_task(app.service.watch())
-        await asyncio.sleep(0.01)
-        write_model(place, seed=1)
-        while app.service.model.digest == before:
-            await asyncio.sleep(0.001)
+        for seed in (2, 3):
+            while app.service.model.digest == before[-1]:
+                await asyncio.sleep(0.001)
+            before.append(app.service.model.digest)
+            write_model(place, seed=seed)
         watching.cancel()
 
     asyncio.run(asyncio.wait_for(wait_for_change(), 30))
@@ -395,6 +398,31 @@ def test_only_pages_that_are_allowed_may_ask_and_read(model: Path):
             assert (await client.get("/", headers={"host": "elsewhere.example"})).status_code == 421
 
     asyncio.run(ask_all())
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://Example.com:443/", "https://example.com"),
+        ("http://example.com:443", "http://example.com:443"),
+        ("http://[::1]:80", "http://[::1]"),
+        *((url, None) for url in ("http://[", "https://a.b#x", "https://a.b:x", "https://a.b/c", "a.b", "ftp://a.b")),
+    ],
+)
+def test_an_allowed_origin_is_written_as_browsers_do(url: str, expected: str | None):
+    if expected:
+        assert origin_of(url) == expected
+    else:
+        with pytest.raises(UsageError, match="--allow-origin"):
+            origin_of(url)
+
+
+def test_a_host_name_may_have_a_port_and_the_advice_has_none(model: Path):
+    app = create_app(model, device="cpu", host_names=["mybox:8000"])
+    ready = functools.partial(asked, app)
+    assert ready(lambda client: client.get("/ready", headers={"host": "MYBOX:9"})).status_code == 200
+    refused = ready(lambda client: client.get("/ready", headers={"host": "other:8000"}))
+    assert refused.json()["error"].endswith("--host-name other)")
 
 
 def test_the_page_and_the_states_are_there(model: Path):

@@ -18,7 +18,7 @@ from mixlab.run.folder import Run
 from mixlab.run.trained import find_model
 from mixlab.serving.batching import Caller, Found, NetworkFailed
 from mixlab.serving.body import CLIENT_GONE, ClientGone
-from mixlab.serving.gate import PREDICT, Gate
+from mixlab.serving.gate import PREDICT, Gate, origin_of
 from mixlab.serving.limits import Limits
 from mixlab.serving.metrics import CONTENT_TYPE
 from mixlab.serving.model import ServedModel
@@ -67,7 +67,9 @@ def create_app(
 
     Raises:
         RunError: where there is no model, or it is damaged.
+        UsageError: where no origin of `allow_origins` could be a page's.
     """
+    origins = {origin_of(url) for url in allow_origins}
     service = Service(find_model(place), device, limits or Limits(), say, reject_below)
 
     @contextlib.asynccontextmanager
@@ -81,7 +83,7 @@ def create_app(
     _add_states(app, service)
     _add_page(app, service)
     _add_predict(app, service)
-    return Gate(app, service, host_names, allow_origins)
+    return Gate(app, service, host_names, origins)
 
 
 def _add_predict(app: FastAPI, service: Service) -> None:

@@ -32,13 +32,14 @@ class Service:
         self, place: Run | Path, device: str, limits: Limits, say: Callable[[str], None], reject_below: str = ""
     ) -> None:
         self._read = lambda: read_model(place, device, reject_below)
+        self._files = files_of(place)
+        self._loaded = self._state()  # before they are read: what changes meanwhile is read again
         self.model = self._read()
         self.limits = limits
         self.metrics = Metrics()
         self.metrics.answers_with(self.model.name, self.model.digest)
         self.bodies = Bodies(limits)
         self.is_leaving = False  # no longer ready; what comes is still answered
-        self._files = files_of(place)
         self._say = say
         self._in_flight = 0
         self._small, self._large = (Turns(DECODERS, limits.max_pixels) for _ in range(2))
@@ -86,35 +87,41 @@ class Service:
             NetworkFailed: where the network raises an error on it.
             ClientGone: where nobody waits for it any longer.
         """
-        turns, held = self._large if picture.pixels >= LARGE else self._small, picture.pixels
-        with self._batcher.decoding():
-            await turns.take(caller, held)
-            work = asyncio.ensure_future(self.on_thread(_prepare, picture.data, model, caller))
-            work.add_done_callback(lambda _: turns.leave())
-            prepared: Prepared | None = None
-            try:
-                prepared = await asyncio.shield(work)  # a thread goes on, whether anybody waits for it or not
-            except UnreadableImage:
-                self.metrics.pictures.labels("unreadable").inc()
-                raise
-            finally:
-                kept = prepared.pixels if prepared else 0
-                work.add_done_callback(lambda _: turns.give(held - kept))
+        turns = self._large if picture.pixels >= LARGE else self._small
+        prepared = await self._prepared(picture, model, caller, turns)
         try:
             found = await self._batcher.answer(prepared, model, caller)
         except NetworkFailed:
             self.metrics.pictures.labels("failed").inc()
             raise
         finally:
-            turns.give(kept)
+            turns.give(prepared.pixels)
         if found is None:
             raise ClientGone
         self.metrics.pictures.labels("unknown" if found.answer.is_unknown else "answered").inc()
         return found, prepared
 
+    async def _prepared(self, picture: Picture, model: ServedModel, caller: Caller, turns: Turns) -> Prepared:
+        """Decode a picture when its turn comes; give back all pixels but those that it goes on to hold."""
+        kept = 0
+        with self._batcher.decoding():
+            await turns.take(caller, picture.pixels)
+            work = asyncio.ensure_future(self.on_thread(_prepare, picture.data, model, caller))
+            work.add_done_callback(lambda _: turns.leave())
+            try:
+                prepared: Prepared = await asyncio.shield(work)  # a thread goes on, whether anybody waits for it or not
+                kept = prepared.pixels
+                return prepared
+            except UnreadableImage:
+                self.metrics.pictures.labels("unreadable").inc()
+                raise
+            finally:
+                work.add_done_callback(lambda _: turns.give(picture.pixels - kept))
+
     async def reload(self) -> bool:
         """Read the model again, beside the one that answers, and change to it; a bad one changes nothing."""
         async with self._reloading:
+            self._loaded = self._state()
             try:
                 model = await asyncio.to_thread(self._read)
             except MixlabError as error:
@@ -130,12 +137,11 @@ class Service:
 
     async def watch(self) -> None:
         """Reload whenever the model's files have changed and then stayed as they are for a look."""
-        loaded = seen = self._state()
+        seen = self._loaded
         while True:
             await asyncio.sleep(LOOK_EVERY)
             before, seen = seen, self._state()
-            if seen == before != loaded:
-                loaded = seen
+            if seen == before != self._loaded:
                 await self.reload()
 
     def log_failure(self, error: NetworkFailed) -> None:
