@@ -23,7 +23,7 @@ from torture.malformed import table
 from torture.pictures import saved
 from torture.served import FORM, Client, ask, form, is_error, picture, predict, request, shared
 
-MALFORMED = 79
+MALFORMED = 82
 SLOW, SLOW_SECONDS = 300, 15.0
 UPLOAD, MEMORY = 600_000_000, 50_000_000  # bytes
 CHUNK = 1_000_000  # bytes

@@ -6,6 +6,8 @@ import contextlib
 import functools
 import io
 import json
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -26,8 +28,9 @@ from mixlab.serving.app import create_app
 from mixlab.serving.batching import Caller
 from mixlab.serving.gate import Gate, origin_of
 from mixlab.serving.limits import Limits
-from mixlab.serving.model import Prepared, ServedModel
+from mixlab.serving.model import Prepared, ServedModel, read_model
 from mixlab.serving.multipart import Picture
+from mixlab.serving.server import bind, ignore_hangups
 from mixlab.serving.turns import Turns
 from torture.malformed import table
 from torture.pictures import photograph, saved
@@ -417,6 +420,21 @@ def test_an_allowed_origin_is_written_as_browsers_do(url: str, expected: str | N
             origin_of(url)
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "no such host"])
+def test_a_host_that_cannot_be_is_named(host: str):
+    with pytest.raises(UsageError, match="there is no such host"):
+        bind(host, 0)
+
+
+def test_a_hangup_while_the_model_is_read_ends_nothing(tmp_path: Path):
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        ignore_hangups()
+        os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_host_name_may_have_a_port_and_the_advice_has_none(model: Path):
     app = create_app(model, device="cpu", host_names=["mybox:8000"])
     ready = functools.partial(asked, app)
@@ -470,6 +488,9 @@ def test_an_exported_file_is_served_with_its_heat(tmp_path: Path):
     reply = predicted(app_of(tmp_path / "model.onnx"), green, other, query="?heat_map=true").json()
     assert [answer["label"] for answer in reply["answers"]] == ["b", "a"]
     assert reply["answers"][0]["heat_map"] == {"rows": 1, "columns": 1, "values": [1.0]}
+    onnx.helper.set_model_props(graph, {METADATA: as_text(bundle), "more": "of another file"})
+    onnx.save(graph, tmp_path / "other.onnx")
+    assert read_model(tmp_path / "other.onnx").digest != reply["model"]["digest"]
 
 
 def test_a_place_without_a_model_is_named(tmp_path: Path):

@@ -39,7 +39,7 @@ def serve(model: str, host: str, port: int, device: str, reject_below: str, watc
     _check_installed()
     from mixlab.serving.app import create_app
     from mixlab.serving.limits import Limits
-    from mixlab.serving.server import bind, serve, url_of
+    from mixlab.serving.server import bind, ignore_hangups, serve, url_of
 
     limits = Limits(
         max_batch=options["max_batch"],
@@ -48,6 +48,7 @@ def serve(model: str, host: str, port: int, device: str, reject_below: str, watc
         max_pixels=options["max_pixels"],
         queue=options["queue"],
     )
+    ignore_hangups()
     with bind(host, port) as bound:
         app = create_app(
             model,

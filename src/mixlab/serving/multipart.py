@@ -16,6 +16,7 @@ RAW = ("", "application/octet-stream")  # content types of a body that is one pi
 HOW = "send files as multipart/form-data (curl -F file=@photo.jpg), or one picture as image/..."
 SILENT = logging.Logger("forms", logging.CRITICAL + 1)  # the parser's own says of each damaged form what it is
 LONGEST_SIDE = 65_535  # of a picture, in pixels: resizing takes memory for each row and column
+LONGEST_HEADER = 4096  # of a part, in bytes
 LONGEST_NAME = 255  # characters of a file's name that are kept
 
 
@@ -122,6 +123,7 @@ def _parts(body: bytes, boundary: bytes, most: int) -> list[Part]:
                 "on_part_data": lambda data, start, stop: parts[-1].content.extend(memoryview(data)[start:stop]),
                 "on_end": end,
             },
+            max_header_size=LONGEST_HEADER,  # whose parsing takes its square of time
         )
         parser.logger = SILENT
         parser.write(body)

@@ -62,6 +62,11 @@ class Service:
     def is_full(self) -> bool:
         return self._in_flight >= self.limits.queue
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether the model's files are other ones than were read."""
+        return self._state() != self._loaded
+
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
         """Take a place in the queue; raises Refusal where it is full."""
@@ -141,7 +146,7 @@ class Service:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             before, seen = seen, self._state()
-            if seen == before != self._loaded:
+            if seen == before and self.has_changed:
                 await self.reload()
 
     def log_failure(self, error: NetworkFailed) -> None:
