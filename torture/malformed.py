@@ -3,6 +3,8 @@
 import functools
 from collections.abc import Iterator
 
+from PIL import Image
+
 from torture.bombs import header_png
 from torture.pictures import RGB, photograph, png, saved
 from torture.served import BOUNDARY, FORM, form, picture, request
@@ -52,6 +54,8 @@ def _too_long() -> Wrong:
     yield "an endless length", request("POST", "/predict", Content_Length="9" * 19), 413
     headers = "".join(f"X{number}: a\r\n" for number in range(9000))
     yield "many headers", f"GET /ready HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode(), 431
+    long = saved(Image.new("1", (65_536, 1)), "PNG")
+    yield "a long picture", request("POST", "/predict", long, Content_Type="image/png"), 413
     many = form(*[("a.jpg", b"x")] * 65)
     yield "65 pictures", request("POST", "/predict", many, Content_Type=FORM), 413
 
@@ -68,6 +72,7 @@ def _misdirected() -> Wrong:
     yield "a WebSocket", upgrade, 405
     yield "a foreign host", request("GET", "/ready", Host="evil.example"), 421
     yield "a page of another origin", request("POST", "/predict", b"x", Origin="https://evil.example"), 403
+    yield "a page of a broken origin", request("POST", "/predict", b"x", Origin="http://["), 403
     yield "a page of no origin", request("POST", "/predict", b"x", Origin="null"), 403
 
 
@@ -83,6 +88,7 @@ def _forms() -> Wrong:
         ("no part", f"--{BOUNDARY}--\r\n".encode(), FORM, 422),
         ("a part without a name", f"--{BOUNDARY}\r\n\r\nabc\r\n--{BOUNDARY}--\r\n".encode(), FORM, 422),
         ("a broken header of a part", f"--{BOUNDARY}\r\n\x00\x01\r\n\r\nabc".encode(), FORM, 400),
+        ("a long header of a part", form((";" * 99_999, b"x")), FORM, 400),
         ("a field that is no file", field.encode(), FORM, 422),
         ("a file without bytes", form(("a.jpg", b"")), FORM, 422),
         ("a name of bytes", form(("\udc80.jpg".encode("utf-8", "surrogateescape").decode("latin-1"), b"x")), FORM, 422),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from mixlab import page
@@ -19,12 +20,14 @@ from torture import served
 from torture.bombs import BOMBS
 from torture.check import Check
 from torture.malformed import table
+from torture.pictures import saved
 from torture.served import FORM, Client, ask, form, is_error, picture, predict, request, shared
 
-MALFORMED = 79
+MALFORMED = 82
 SLOW, SLOW_SECONDS = 300, 15.0
 UPLOAD, MEMORY = 600_000_000, 50_000_000  # bytes
 CHUNK = 1_000_000  # bytes
+LARGE_MEMORY = 900_000_000  # bytes
 
 
 def malformed(number: int, root: Path) -> str:
@@ -73,6 +76,7 @@ SLOW_KINDS = (  # what is sent at once, and what then comes byte by byte
     (b"GET /ready HTTP/1.1\r\nHost: localhost\r\n", b"X: " + b"a" * 999),
     (request("POST", "/predict", Content_Length="100000", Content_Type=FORM), b"a" * 999),
     (request("POST", "/predict", Transfer_Encoding="chunked", Content_Type=FORM), b"1\r\na\r\n" * 99),
+    (request("POST", "/predict", Content_Length="1000000", Content_Type=FORM) + bytes(960_000), b"a" * 999),
     (request("GET", "/ready"), b""),  # and then no other request
     (request("GET", "/openapi.json") * 200, b"\r\n" * 99),  # whose answers are never read
 )
@@ -149,6 +153,33 @@ def bomb(number: int, root: Path) -> str:
     if reply.status != 422 or expected not in reply.json["error"]:
         return f"{kind}: {reply.status}: {reply.body[:200]!r}"
     return f"{kind}: {grown:.0f} MB" if grown > 40 else ""
+
+
+def large(number: int, root: Path) -> str:
+    """V13: ask with large pictures that are cheap to send, and meanwhile with a small one."""
+    return asyncio.run(_large(LARGE[number][0], LARGE[number][1]))
+
+
+LARGE = ((64, 413), (2, 413), (1, 200))  # pictures of 49 megapixels in one request, and its status
+
+
+async def _large(count: int, status: int) -> str:
+    server, most, worst = shared(), 0.0, 0.0
+    body = form(*[("large.png", saved(Image.new("L", (7000, 7000), 7), "PNG"))] * count)
+    client, neighbour, before = Client(server.port), Client(server.port), server.memory()
+    asking = asyncio.create_task(client.ask(request("POST", "/predict", body, Content_Type=FORM), 60))
+    while not asking.done():
+        started = time.monotonic()
+        if (reply := await neighbour.ask(predict())).status != 200:
+            return f"a small picture gets {reply.status}: {reply.body[:200]!r}"
+        worst = max(worst, time.monotonic() - started)
+        most = max(most, server.memory() - before)
+    client.close()
+    neighbour.close()
+    if asking.result().status != status:
+        return f"{asking.result().status}: {asking.result().body[:200]!r}"
+    too_much = most > LARGE_MEMORY or worst > 1
+    return f"a small picture took {worst:.2f} s, the large ones {most / 1e6:.0f} MB" if too_much else ""
 
 
 def states(number: int, root: Path) -> str:
@@ -285,6 +316,13 @@ CHECKS = [
         case=bomb,
         full=len(BOMBS),
         sample=len(BOMBS),
+    ),
+    Check(
+        name="V13",
+        claim="49 megapixels take 900 MB, more in a request get 413; a small picture meanwhile has its answer in 1 s",
+        case=large,
+        full=len(LARGE),
+        sample=len(LARGE),
     ),
     Check(
         name="V9",

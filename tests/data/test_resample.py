@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mixlab.data.resample import resample, resize, square_region
+from mixlab.data.resample import resample, resize, resize_in_bands, square_region
 
 FILL = torch.tensor([0.5, 0.4, 0.3])
 
@@ -56,3 +56,12 @@ def test_whole_shifts_and_flips_are_exact():
     assert torch.allclose(out[0, :, :, :2], FILL.view(-1, 1, 1))
     torch.testing.assert_close(out[1], images[1].flip(2))
     torch.testing.assert_close(out[2], images[2].flip(1))
+
+
+@pytest.mark.parametrize("mode", ["crop", "pad", "squash"])
+@pytest.mark.parametrize("shape", [(60, 90), (91, 17)])
+def test_bands_are_what_the_whole_image_is(mode, shape, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("mixlab.data.resample.BAND", 700)
+    pixels = torch.randint(256, (*shape, 3), dtype=torch.uint8)
+    whole = resize(pixels.permute(2, 0, 1)[None].float() / 255, 32, mode, FILL)[0]
+    torch.testing.assert_close(resize_in_bands(pixels, 32, mode, FILL), whole)

@@ -3,8 +3,12 @@
 import asyncio
 import base64
 import contextlib
+import functools
 import io
 import json
+import os
+import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +21,17 @@ from PIL import Image
 
 from mixlab.data.decode import decode
 from mixlab.data.images import fit
-from mixlab.errors import RunError
+from mixlab.errors import RunError, UsageError
 from mixlab.evaluation.classifier import read_classifier
 from mixlab.evaluation.explanation import heat_maps
 from mixlab.serving.app import create_app
-from mixlab.serving.gate import Gate
+from mixlab.serving.batching import Caller
+from mixlab.serving.gate import Gate, origin_of
 from mixlab.serving.limits import Limits
-from mixlab.serving.model import ServedModel
+from mixlab.serving.model import Prepared, ServedModel, read_model
+from mixlab.serving.multipart import Picture
+from mixlab.serving.server import bind, ignore_hangups
+from mixlab.serving.turns import Turns
 from torture.malformed import table
 from torture.pictures import photograph, saved
 from torture.served import write_model
@@ -203,6 +211,62 @@ def test_chunks_are_cut_at_the_limit_and_slow_bodies_ended(model: Path):
     assert app.service.bodies.held == 0
 
 
+def test_a_fast_beginning_buys_no_time_to_stall(model: Path):
+    app, chunks = app_of(model, max_upload=1000, patience=0.01, slowest=100), iter([bytes(900)])  # worth 9 seconds
+
+    async def haste_then_stall() -> Any:
+        for chunk in chunks:
+            return {"type": "http.request", "body": chunk, "more_body": True}
+        await asyncio.sleep(5)
+        return {"type": "http.disconnect"}
+
+    assert raw_answer(app, [], haste_then_stall)[0]["status"] == 408
+
+
+def test_pictures_of_too_many_pixels_are_refused_before_any_is_decoded(model: Path):
+    app = app_of(model, max_pixels=2 * 60 * 90)  # of two photographs
+    assert predicted(app, *PHOTOS[:2]).status_code == 200
+    assert predicted(app, *PHOTOS[:3]).status_code == 413
+    assert "--max-pixels" in predicted(app, *PHOTOS[:3]).json()["error"]
+    assert predicted(app, saved(Image.new("1", (65_536, 1)), "PNG")).status_code == 413
+
+
+def test_requests_take_turns_and_none_goes_past_one_that_waits_for_room():
+    first, second, order = Caller(), Caller(), []
+
+    async def take(turns: Turns, caller: Caller, pixels: int) -> None:
+        await turns.take(caller, pixels)
+        order.append(pixels)
+
+    async def take_all() -> None:
+        turns = Turns(1, 10)
+        asked = [(first, 5), (first, 4), (first, 1), (second, 2)]
+        tasks = [asyncio.create_task(take(turns, caller, pixels)) for caller, pixels in asked]
+        await asyncio.sleep(0)
+        for step, expected in (
+            (turns.leave, [5, 4]),
+            (turns.leave, [5, 4]),  # 2 more are too many, and 1 does not go first
+            (lambda: turns.give(5), [5, 4, 2]),
+            (turns.leave, [5, 4, 2, 1]),
+        ):
+            step()
+            await asyncio.sleep(0)
+            assert order == expected
+        turns.leave()
+        turns.give(7)
+        await asyncio.gather(*tasks)
+        given_up = [asyncio.create_task(take(turns, first, 9)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in given_up:
+            task.cancel()  # one whose turn has come, and two that wait
+        await asyncio.gather(*given_up, return_exceptions=True)
+        turns.leave()
+        turns.give(9)
+        await asyncio.wait_for(turns.take(second, 10), 1)
+
+    asyncio.run(take_all())
+
+
 def test_a_request_whose_client_has_gone_is_not_computed(model: Path, monkeypatch: pytest.MonkeyPatch):
     app, prepared = app_of(model), []
     messages = iter([{"type": "http.request", "body": PHOTOS[0]}, {"type": "http.disconnect"}])
@@ -223,6 +287,30 @@ def test_a_request_whose_client_has_gone_is_not_computed(model: Path, monkeypatc
     text = app.service.metrics.text().decode()
     assert 'mixlab_requests_total{status="499"} 1.0' in text
     assert 'result="answered"' not in text
+
+
+def test_a_cancelled_request_gives_its_pixels_back(model: Path, monkeypatch: pytest.MonkeyPatch):
+    app, go_on = app_of(model), threading.Event()
+    service = app.service
+
+    def prepare(self: ServedModel, *given: Any) -> Prepared:
+        go_on.wait(10)
+        return Prepared(None, 1000, "")  # as an exported file, it keeps the picture
+
+    monkeypatch.setattr(ServedModel, "prepare", prepare)
+
+    async def ask_and_leave() -> None:
+        async with service.running():
+            asking = asyncio.create_task(service.answer(Picture("", b"", 1000), service.model, Caller()))
+            await asyncio.sleep(0.01)
+            asking.cancel()
+            await asyncio.sleep(0)
+            assert service._small.taken == 1000  # its thread still decodes
+            go_on.set()
+            while service._small.taken:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(ask_and_leave(), 10))
 
 
 def test_a_network_that_fails_on_one_picture_answers_the_others(model: Path, monkeypatch: pytest.MonkeyPatch):
@@ -282,14 +370,16 @@ def test_a_watched_model_is_read_again_when_its_files_change(tmp_path: Path, mon
     monkeypatch.setattr("mixlab.serving.service.LOOK_EVERY", 0.001)
     place = write_model(tmp_path / "model")
     app = create_app(place, device="cpu", say=lambda line: None)
-    before = app.service.model.digest
+    before = [app.service.model.digest]
 
     async def wait_for_change() -> None:
+        write_model(place, seed=1)  # before the first look
         watching = asyncio.create_task(app.service.watch())
-        await asyncio.sleep(0.01)
-        write_model(place, seed=1)
-        while app.service.model.digest == before:
-            await asyncio.sleep(0.001)
+        for seed in (2, 3):
+            while app.service.model.digest == before[-1]:
+                await asyncio.sleep(0.001)
+            before.append(app.service.model.digest)
+            write_model(place, seed=seed)
         watching.cancel()
 
     asyncio.run(asyncio.wait_for(wait_for_change(), 30))
@@ -311,6 +401,46 @@ def test_only_pages_that_are_allowed_may_ask_and_read(model: Path):
             assert (await client.get("/", headers={"host": "elsewhere.example"})).status_code == 421
 
     asyncio.run(ask_all())
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://Example.com:443/", "https://example.com"),
+        ("http://example.com:443", "http://example.com:443"),
+        ("http://[::1]:80", "http://[::1]"),
+        *((url, None) for url in ("http://[", "https://a.b#x", "https://a.b:x", "https://a.b/c", "a.b", "ftp://a.b")),
+    ],
+)
+def test_an_allowed_origin_is_written_as_browsers_do(url: str, expected: str | None):
+    if expected:
+        assert origin_of(url) == expected
+    else:
+        with pytest.raises(UsageError, match="--allow-origin"):
+            origin_of(url)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "no such host"])
+def test_a_host_that_cannot_be_is_named(host: str):
+    with pytest.raises(UsageError, match="there is no such host"):
+        bind(host, 0)
+
+
+def test_a_hangup_while_the_model_is_read_ends_nothing(tmp_path: Path):
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        ignore_hangups()
+        os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_host_name_may_have_a_port_and_the_advice_has_none(model: Path):
+    app = create_app(model, device="cpu", host_names=["mybox:8000"])
+    ready = functools.partial(asked, app)
+    assert ready(lambda client: client.get("/ready", headers={"host": "MYBOX:9"})).status_code == 200
+    refused = ready(lambda client: client.get("/ready", headers={"host": "other:8000"}))
+    assert refused.json()["error"].endswith("--host-name other)")
 
 
 def test_the_page_and_the_states_are_there(model: Path):
@@ -358,6 +488,9 @@ def test_an_exported_file_is_served_with_its_heat(tmp_path: Path):
     reply = predicted(app_of(tmp_path / "model.onnx"), green, other, query="?heat_map=true").json()
     assert [answer["label"] for answer in reply["answers"]] == ["b", "a"]
     assert reply["answers"][0]["heat_map"] == {"rows": 1, "columns": 1, "values": [1.0]}
+    onnx.helper.set_model_props(graph, {METADATA: as_text(bundle), "more": "of another file"})
+    onnx.save(graph, tmp_path / "other.onnx")
+    assert read_model(tmp_path / "other.onnx").digest != reply["model"]["digest"]
 
 
 def test_a_place_without_a_model_is_named(tmp_path: Path):

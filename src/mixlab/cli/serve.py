@@ -19,6 +19,9 @@ from mixlab.errors import UsageError
     "--max-wait", default=2.0, show_default=True, type=click.FloatRange(0, 1000), help="Wait for others, milliseconds."
 )
 @click.option("--max-upload", default="32MB", show_default=True, metavar="SIZE", help="Of one request.")
+@click.option(
+    "--max-pixels", default=50_000_000, show_default=True, type=click.IntRange(1), help="Of one request's pictures."
+)
 @click.option("--queue", default=64, show_default=True, type=click.IntRange(1), help="Requests answered at a time.")
 @click.option("--host-name", multiple=True, metavar="NAME", help="A name of this server beside localhost; repeatable.")
 @click.option("--allow-origin", multiple=True, metavar="URL", help="A site whose pages may ask; repeatable.")
@@ -36,23 +39,24 @@ def serve(model: str, host: str, port: int, device: str, reject_below: str, watc
     _check_installed()
     from mixlab.serving.app import create_app
     from mixlab.serving.limits import Limits
-    from mixlab.serving.server import bind, serve, url_of
+    from mixlab.serving.server import bind, ignore_hangups, serve, url_of
 
     limits = Limits(
         max_batch=options["max_batch"],
         max_wait=options["max_wait"] / 1000,
         max_upload=common.size_bytes("--max-upload", options["max_upload"]),
+        max_pixels=options["max_pixels"],
         queue=options["queue"],
     )
-    names, origins = [*options["host_name"], host], [_origin(url) for url in options["allow_origin"]]
+    ignore_hangups()
     with bind(host, port) as bound:
         app = create_app(
             model,
             device=device,
             limits=limits,
             reject_below=reject_below,
-            host_names=names,
-            allow_origins=origins,
+            host_names=[*options["host_name"], host],
+            allow_origins=options["allow_origin"],
             say=_say,
         )
         about = app.service.model
@@ -63,16 +67,6 @@ def serve(model: str, host: str, port: int, device: str, reject_below: str, watc
 
 def _say(line: str) -> None:
     common.echo(line, err=True)
-
-
-def _origin(url: str) -> str:
-    """Check what a browser would send as its page's origin; raises UsageError."""
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/") or parts.query:
-        raise UsageError(f"--allow-origin {url}: expected the beginning of an address, such as https://example.com")
-    return url
 
 
 def _check_installed() -> None:

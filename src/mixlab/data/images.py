@@ -11,10 +11,12 @@ from torch import Tensor
 
 from mixlab.data.decode import decode, open_decoded
 from mixlab.data.pack import Identity, PackedPixels
-from mixlab.data.resample import resize, square_region
+from mixlab.data.resample import resize, resize_in_bands, square_region
 from mixlab.data.slices import Slices
 from mixlab.errors import UnreadableImage
 from mixlab.spec import DataSpec
+
+LARGE = 4_000_000  # pixels; a larger image is resized in parts, for as floats it is 12 bytes a pixel, several times
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +160,8 @@ def read_exact(source: Path | bytes, spec: DataSpec) -> Tensor:
 
 def fit(pixels: np.ndarray, spec: DataSpec) -> Tensor:
     """Resize decoded pixels, uint8 (height, width, channels), to the network's input."""
+    if pixels.shape[0] * pixels.shape[1] > LARGE:
+        return resize_in_bands(torch.from_numpy(pixels), spec.image_size, spec.resize_mode, torch.tensor(spec.mean))
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     return resize(image, spec.image_size, spec.resize_mode, torch.tensor(spec.mean))[0]
 

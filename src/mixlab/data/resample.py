@@ -8,11 +8,13 @@ What has no two axes, a rotation or a shear, is read by `warp`: in training only
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from mixlab.spec import ResizeMode
+
+BAND = 1_000_000  # pixels that are floats at a time
 
 
 def resample_matrix(
@@ -96,3 +98,26 @@ def resize(
         return images
     region = torch.tensor(square_region(images.shape[2], images.shape[3], mode), device=images.device)
     return resample(images, region.expand(images.shape[0], 4), size, fill)
+
+
+def resize_in_bands(
+    pixels: UInt8[Tensor, "height width channels"], size: int, mode: ResizeMode, fill: Float[Tensor, " channels"]
+) -> Float[Tensor, "channels {size} {size}"]:
+    """Do as `resize` with bytes, some rows of the result at a time: only what they read becomes floats."""
+    height, width = pixels.shape[:2]
+    region = torch.tensor(square_region(height, width, mode))
+    rows = resample_matrix(region[:1], region[2:3], height, size)[0]
+    columns = resample_matrix(region[1:2], region[3:], width, size)[0]
+    across = _used(columns)
+    bands = []
+    for weights in rows.split(max(1, size * BAND // (height * width))):
+        down = _used(weights)
+        part = pixels[down, across].permute(2, 0, 1) / 255 - fill.view(-1, 1, 1)
+        bands.append(weights[:, down] @ part @ columns[:, across].T)
+    return torch.cat(bands, 1).add_(fill.view(-1, 1, 1))
+
+
+def _used(weights: Float[Tensor, "size_out size_in"]) -> slice:
+    """Return the range of pixels that are read."""
+    found = weights.any(0).nonzero()
+    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0)

@@ -1,5 +1,6 @@
 """A trained model that answers pictures with classes; it knows of no run, no command line and no server."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +12,7 @@ from PIL import Image
 from mixlab.data.decode import decode, decode_image
 from mixlab.errors import RunError, UnreadableImage, UsageError
 from mixlab.evaluation.calibration import softmax
-from mixlab.evaluation.networks import Network, OnnxNetwork, TorchNetwork, check_signature, open_onnx
+from mixlab.evaluation.networks import Network, OnnxNetwork, TorchNetwork, check_signature, open_onnx, read_onnx
 from mixlab.evaluation.rejection import with_rejection
 from mixlab.run import bundle
 from mixlab.run.bundle import BundleDescription
@@ -124,11 +125,14 @@ def read_classifier(place: Run | Path, device: str = "auto", reject_below: str =
         UsageError, RunError: as `with_rejection`.
     """
     if isinstance(place, Path) and place.suffix == ".onnx":
-        session = open_onnx(place)
+        content = read_onnx(place)
+        session = open_onnx(place, content=content)
         metadata = session.get_modelmeta().custom_metadata_map
         description = bundle.read_description(metadata.get(bundle.METADATA, ""), place)
         check_signature(session, description.spec, place)
-        return Classifier(with_rejection(description, reject_below), OnnxNetwork(session))
+        return Classifier(
+            with_rejection(description, reject_below), OnnxNetwork(session, hashlib.sha256(content).hexdigest())
+        )
     found = bundle.read_bundle(place)
     return Classifier(with_rejection(found.description, reject_below), TorchNetwork(found, device))
 

@@ -60,8 +60,9 @@ class TorchNetwork:
 class OnnxNetwork:
     """An exported ONNX file in ONNX Runtime, on the CPU; its graph resizes, so pictures of one size go together."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, digest: str) -> None:
         self.session = session  # onnxruntime.InferenceSession
+        self.digest = digest  # SHA-256 of the file's bytes
 
     def logits(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """Return logits as every network; raises RunError where the file does not compute them."""
@@ -96,11 +97,12 @@ def run_onnx(session: Any, pictures: np.ndarray, outputs: Sequence[str]) -> list
     return found
 
 
-def open_onnx(path: Path, threads: int = 0) -> Any:
+def open_onnx(path: Path, threads: int = 0, content: bytes | None = None) -> Any:
     """Return ONNX Runtime's session of a file.
 
     Args:
         threads: of one answer; 0: as many as there are cores.
+        content: of the file, where it was read before.
 
     Raises:
         RunError: where the file cannot be read, or ONNX Runtime is not installed.
@@ -112,16 +114,21 @@ def open_onnx(path: Path, threads: int = 0) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is said below
-    try:
-        content = durable.read_bytes(path)
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist") from None
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    content = read_onnx(path) if content is None else content
     try:  # from memory, where there is no folder beside it to read further files from
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as in `run_onnx`
         raise RunError(f"{path} is no ONNX file that ONNX Runtime can read: {_first_line(error)}") from None
+
+
+def read_onnx(path: Path) -> bytes:
+    """Return a file's bytes; raises RunError."""
+    try:
+        return durable.read_bytes(path)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def check_signature(session: Any, spec: DataSpec, path: Path) -> None:

@@ -18,11 +18,11 @@ from mixlab.run.folder import Run
 from mixlab.run.trained import find_model
 from mixlab.serving.batching import Caller, Found, NetworkFailed
 from mixlab.serving.body import CLIENT_GONE, ClientGone
-from mixlab.serving.gate import PREDICT, Gate
+from mixlab.serving.gate import PREDICT, Gate, origin_of
 from mixlab.serving.limits import Limits
 from mixlab.serving.metrics import CONTENT_TYPE
 from mixlab.serving.model import ServedModel
-from mixlab.serving.multipart import pictures_in
+from mixlab.serving.multipart import Picture, pictures_in
 from mixlab.serving.refusal import Refusal, error_body
 from mixlab.serving.schema import BODY, ERRORS, NoPrediction, Prediction, Query, errors
 from mixlab.serving.service import Service
@@ -67,7 +67,9 @@ def create_app(
 
     Raises:
         RunError: where there is no model, or it is damaged.
+        UsageError: where no origin of `allow_origins` could be a page's.
     """
+    origins = {origin_of(url) for url in allow_origins}
     service = Service(find_model(place), device, limits or Limits(), say, reject_below)
 
     @contextlib.asynccontextmanager
@@ -81,7 +83,7 @@ def create_app(
     _add_states(app, service)
     _add_page(app, service)
     _add_predict(app, service)
-    return Gate(app, service, host_names, allow_origins)
+    return Gate(app, service, host_names, origins)
 
 
 def _add_predict(app: FastAPI, service: Service) -> None:
@@ -95,16 +97,17 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         caller.wants_heat = query.heat_map
         model = service.model  # one for all pictures, whatever is reloaded meanwhile
         content_type = request.headers.get("content-type", "")
-        pictures = await service.on_thread(pictures_in, body, content_type, service.limits.max_pictures)
-        waiting = (_answer(service, model, caller, query, name, data) for name, data in pictures)
+        pictures = await service.on_thread(pictures_in, body, content_type, service.limits)
+        waiting = (_answer(service, model, caller, query, picture) for picture in pictures)
         return _prediction(model, await asyncio.gather(*waiting))
 
 
 async def _answer(
-    service: Service, model: ServedModel, caller: Caller, query: Query, name: str, data: bytes
+    service: Service, model: ServedModel, caller: Caller, query: Query, picture: Picture
 ) -> dict[str, Any]:
+    name = picture.name
     try:
-        found, prepared = await service.answer(data, model, caller)
+        found, prepared = await service.answer(picture, model, caller)
     except UnreadableImage as error:
         return {"file": name, "error": str(error)}
     except NetworkFailed as error:

@@ -1,8 +1,9 @@
 """Pictures of many requests, answered together: one batch at a time, on one thread."""
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -60,10 +61,15 @@ class Batcher:
         self._changed.set()
         return await asked.found
 
-    def comes(self, change: int) -> None:
-        """Note that a picture is being decoded, or no longer is."""
-        self.coming += change
-        self._changed.set()
+    @contextlib.contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Note that a picture is being decoded."""
+        self.coming += 1
+        try:
+            yield
+        finally:
+            self.coming -= 1
+            self._changed.set()
 
     async def run(self) -> None:
         """Answer batches until cancelled."""

@@ -33,11 +33,13 @@ class Bodies:
             ClientGone: where it ends too early.
         """
         chunks: list[bytes] = []
-        started, size, more = asyncio.get_running_loop().time(), 0, True
+        clock, patience = asyncio.get_running_loop().time, self.limits.patience
+        deadline, size, more = clock() + patience, 0, True
         try:
             while more:
-                message = await self._next(receive, started + self.limits.patience + size / self.limits.slowest)
+                message = await self._next(receive, deadline)
                 chunk = message.get("body", b"")
+                deadline = min(deadline + len(chunk) / self.limits.slowest, clock() + patience)  # haste is not saved up
                 size += len(chunk)
                 self.held += len(chunk)
                 self._check(size)

@@ -1,4 +1,7 @@
-"""One connection of uvicorn's that does not wait for ever, and whose own errors are JSON too."""
+"""One connection of uvicorn's that does not wait for ever, and whose own errors are JSON too.
+
+It builds on what uvicorn does not promise, so pyproject.toml bounds its version.
+"""
 
 import asyncio
 import sys

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mixlab import page
+from mixlab.errors import UsageError
 from mixlab.serving.batching import Caller
 from mixlab.serving.body import CLIENT_GONE, ClientGone, Message, Receive, throw_away, too_long
 from mixlab.serving.refusal import Refusal, busy
@@ -18,6 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PREDICT = "/predict"
+PORTS = {"http": 80, "https": 443}
 SMALL = 1_000_000  # bytes; a shorter body that is refused is read to its end, and the connection stays
 LARGEST_HEADER = 16_384  # bytes
 POLICY = f"{page.POLICY}; frame-ancestors 'none'"
@@ -39,8 +41,8 @@ class Gate:
     ) -> None:
         self.service = service
         self._inside = inside
-        self._hosts = {"localhost", *(name.lower() for name in host_names)}
-        self._origins = {origin.lower().rstrip("/") for origin in origins}
+        self._hosts = {"localhost", *map(_host_name, host_names)}
+        self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,14 +92,15 @@ class Gate:
         name = _host_name(given)
         if name in self._hosts or name.endswith(".localhost") or _is_address(name):
             return
-        raise Refusal(421, f"the host {given!r} is not served here (mixlab serve --host-name {given})")
+        raise Refusal(421, f"the host {given!r} is not served here (mixlab serve --host-name {name})")
 
     def _check_origin(self, method: str, headers: "Headers") -> bool:
         """Return whether a foreign page that is allowed asks; refuse other foreign pages what is more than reading."""
         origin = headers.get("origin").lower()
         if origin in self._origins:
             return True
-        if method not in ("GET", "HEAD") and origin and urlsplit(origin).netloc != headers.get("host").lower():
+        is_ours = origin.partition("://")[2] == headers.get("host").lower() != ""
+        if method not in ("GET", "HEAD") and origin and not is_ours:
             raise Refusal(403, f"pages of {origin} may not ask this server (mixlab serve --allow-origin {origin})")
         return False
 
@@ -184,8 +187,24 @@ def _path(scope: Scope) -> str:
     return scope["path"].removeprefix(scope.get("root_path", ""))
 
 
+def origin_of(url: str) -> str:
+    """Return what a browser sends as the origin of a site's pages; raises UsageError."""
+    try:
+        parts = urlsplit(url.lower())
+        port = parts.port
+    except ValueError:  # a bracket without its other one, or a port that is none
+        parts = port = None
+    rests = (("", "", ""), ("/", "", ""))  # path, query and fragment
+    if not parts or not parts.hostname or parts.scheme not in PORTS or parts[2:] not in rests:
+        raise UsageError(f"--allow-origin {url}: expected the beginning of an address, such as https://example.com")
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{name}" + (f":{port}" if port not in (None, PORTS[parts.scheme]) else "")
+
+
 def _host_name(given: str) -> str:
-    """Return a host header's name in small letters, without its port."""
+    """Return the name in a host header, or a bare one, in small letters, without its port."""
+    if _is_address(given):
+        return given
     if given.startswith("["):
         return given[1:].partition("]")[0].lower()
     return given.rpartition(":")[0].lower() if ":" in given else given.lower()

@@ -14,6 +14,7 @@ class Limits(Config):
     max_wait: Annotated[float, Field(ge=0, le=1)] = 0.002  # seconds that a picture waits for others
     max_upload: PositiveInt = 32_000_000  # bytes of one request
     max_pictures: PositiveInt = 64  # of one request
+    max_pixels: PositiveInt = 50_000_000  # of all pictures of one request: four photographs of a telephone
     queue: PositiveInt = 64  # requests that are being answered, waiting ones included
     patience: PositiveFloat = 10.0  # seconds for a header, for a body without progress, and between two requests
     slowest: PositiveFloat = 32_000  # bytes a second; a body that comes slower uses up the patience

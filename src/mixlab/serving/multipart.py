@@ -2,15 +2,21 @@
 
 import logging
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from mixlab.data.decode import inspect
+from mixlab.errors import UnreadableImage
+from mixlab.serving.limits import Limits
 from mixlab.serving.refusal import Refusal
 
 RAW = ("", "application/octet-stream")  # content types of a body that is one picture; and image/...
 HOW = "send files as multipart/form-data (curl -F file=@photo.jpg), or one picture as image/..."
 SILENT = logging.Logger("forms", logging.CRITICAL + 1)  # the parser's own says of each damaged form what it is
+LONGEST_SIDE = 65_535  # of a picture, in pixels: resizing takes memory for each row and column
+LONGEST_HEADER = 4096  # of a part, in bytes
 LONGEST_NAME = 255  # characters of a file's name that are kept
 
 
@@ -26,15 +32,36 @@ class Part:
         return parse_options_header(self.headers.get("content-disposition", ""))[1]
 
 
-def pictures_in(body: bytes, content_type: str, most: int) -> list[tuple[str, bytes]]:
-    """Return (name, bytes) of each picture of a request.
+class Picture(NamedTuple):
+    name: str  # of its file; "": it has none
+    data: bytes
+    pixels: int  # 0: its header cannot be read
 
-    Args:
-        most: pictures that a request may have.
+
+def pictures_in(body: bytes, content_type: str, limits: Limits) -> list[Picture]:
+    """Return the pictures of a request, none of them decoded.
 
     Raises:
-        Refusal: where the body cannot be read, is no picture by its type, or has none or too many.
+        Refusal: where the body cannot be read, is no picture by its type, has none or too many, or too large ones.
     """
+    found = [Picture(name, data, _pixels(data)) for name, data in _files(body, content_type, limits.max_pictures)]
+    if sum(picture.pixels for picture in found) > limits.max_pixels:
+        raise Refusal(413, f"the pictures have more than {limits.max_pixels:,} pixels (mixlab serve --max-pixels)")
+    return found
+
+
+def _pixels(data: bytes) -> int:
+    try:
+        width, height = inspect(data)
+    except UnreadableImage:  # as decoding it will say once more
+        return 0
+    if max(width, height) > LONGEST_SIDE:
+        raise Refusal(413, f"a picture is {max(width, height):,} pixels long, more than {LONGEST_SIDE:,}")
+    return width * height
+
+
+def _files(body: bytes, content_type: str, most: int) -> list[tuple[str, bytes]]:
+    """Return (name, bytes) of each file of a body."""
     kind, options = _parse_type(content_type)
     if kind == "multipart/form-data":
         return _files_of(_parts(body, options.get(b"boundary", b""), most), most)
@@ -96,6 +123,7 @@ def _parts(body: bytes, boundary: bytes, most: int) -> list[Part]:
                 "on_part_data": lambda data, start, stop: parts[-1].content.extend(memoryview(data)[start:stop]),
                 "on_end": end,
             },
+            max_header_size=LONGEST_HEADER,  # whose parsing takes its square of time
         )
         parser.logger = SILENT
         parser.write(body)

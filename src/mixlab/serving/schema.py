@@ -10,7 +10,7 @@ ERRORS: dict[int, str] = {
     400: "A form or request that cannot be read.",
     403: "A page of another origin asks.",
     408: "The body came too slowly.",
-    413: "The body is too long, or has too many pictures.",
+    413: "The body is too long, or has too many pictures or pixels.",
     415: "The body is neither a form nor a picture.",
     421: "The host is not served here.",
     422: "No picture of the request can be read, or a parameter is wrong.",

@@ -31,14 +31,24 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         bound = socket.socket(family, kind, protocol)
-        if os.name == "posix":
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # no such name, or one that can be none
         raise UsageError(f"--host {host}: there is no such host") from None
     except OSError as error:
         raise MixlabError(_why_not(host, port, error)) from None
+    try:
+        if os.name == "posix":
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise MixlabError(_why_not(host, port, error)) from None
     return bound
+
+
+def ignore_hangups() -> None:
+    """Let SIGHUP end nothing until it is answered; a model that changes meanwhile is read again then."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def url_of(bound: socket.socket) -> str:
@@ -87,6 +97,8 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if hasattr(signal, "SIGHUP"):
             self._loop.add_signal_handler(signal.SIGHUP, lambda: self._start(self._service.reload()))
+        if self._service.has_changed:  # while it was read, when a SIGHUP was not heard
+            self._start(self._service.reload())
         if self._watch:
             self._start(self._service.watch())
         self._begun()

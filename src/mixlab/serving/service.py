@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mixlab.data.decode import inspect
 from mixlab.errors import MixlabError, UnreadableImage
 from mixlab.run.folder import Run
 from mixlab.serving.batching import Batcher, Caller, Found, NetworkFailed
@@ -17,10 +16,12 @@ from mixlab.serving.body import Bodies, ClientGone
 from mixlab.serving.limits import Limits
 from mixlab.serving.metrics import Metrics
 from mixlab.serving.model import Prepared, ServedModel, files_of, read_model
-from mixlab.serving.pixels import PixelBudget
+from mixlab.serving.multipart import Picture
 from mixlab.serving.refusal import busy
+from mixlab.serving.turns import Turns
 
-DECODERS = min(4, os.cpu_count() or 1)  # threads
+DECODERS = min(4, os.cpu_count() or 1)  # threads of each kind: for small pictures, for large ones, for forms
+LARGE = 4_000_000  # pixels; from here on a picture waits only for other large ones, and small ones never for it
 LOOK_EVERY = 1.0  # seconds between two looks at the model's files
 
 
@@ -31,33 +32,40 @@ class Service:
         self, place: Run | Path, device: str, limits: Limits, say: Callable[[str], None], reject_below: str = ""
     ) -> None:
         self._read = lambda: read_model(place, device, reject_below)
+        self._files = files_of(place)
+        self._loaded = self._state()  # before they are read: what changes meanwhile is read again
         self.model = self._read()
         self.limits = limits
         self.metrics = Metrics()
         self.metrics.answers_with(self.model.name, self.model.digest)
         self.bodies = Bodies(limits)
         self.is_leaving = False  # no longer ready; what comes is still answered
-        self._files = files_of(place)
         self._say = say
         self._in_flight = 0
-        self._pixels = PixelBudget()
+        self._small, self._large = (Turns(DECODERS, limits.max_pixels) for _ in range(2))
         self._reloading = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Answer pictures while entered."""
-        with ThreadPoolExecutor(DECODERS, "decode") as decoders, ThreadPoolExecutor(1, "network") as network:
-            self._decoders = decoders
-            self._batcher = Batcher(self.limits, network, self._note_batch)
-            task = asyncio.create_task(self._batcher.run())
-            try:
-                yield
-            finally:
-                task.cancel()
+        self._threads, network = ThreadPoolExecutor(3 * DECODERS, "decode"), ThreadPoolExecutor(1, "network")
+        self._batcher = Batcher(self.limits, network, self._note_batch)
+        task = asyncio.create_task(self._batcher.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            for threads in (self._threads, network):
+                threads.shutdown(wait=False, cancel_futures=True)
 
     @property
     def is_full(self) -> bool:
         return self._in_flight >= self.limits.queue
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the model's files are other ones than were read."""
+        return self._state() != self._loaded
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
@@ -74,9 +82,9 @@ class Service:
 
     async def on_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """Do work that takes long, beside the pictures that are being decoded."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
-    async def answer(self, data: bytes, model: ServedModel, caller: Caller) -> tuple[Found, Prepared]:
+    async def answer(self, picture: Picture, model: ServedModel, caller: Caller) -> tuple[Found, Prepared]:
         """Answer one picture.
 
         Raises:
@@ -84,29 +92,41 @@ class Service:
             NetworkFailed: where the network raises an error on it.
             ClientGone: where nobody waits for it any longer.
         """
-        self._batcher.comes(1)
-        try:
-            prepared = await self.on_thread(self._prepare, data, model, caller)
-        except UnreadableImage:
-            self.metrics.pictures.labels("unreadable").inc()
-            raise
-        finally:
-            self._batcher.comes(-1)
+        turns = self._large if picture.pixels >= LARGE else self._small
+        prepared = await self._prepared(picture, model, caller, turns)
         try:
             found = await self._batcher.answer(prepared, model, caller)
         except NetworkFailed:
             self.metrics.pictures.labels("failed").inc()
             raise
         finally:
-            self._pixels.give(prepared.pixels)
+            turns.give(prepared.pixels)
         if found is None:
             raise ClientGone
         self.metrics.pictures.labels("unknown" if found.answer.is_unknown else "answered").inc()
         return found, prepared
 
+    async def _prepared(self, picture: Picture, model: ServedModel, caller: Caller, turns: Turns) -> Prepared:
+        """Decode a picture when its turn comes; give back all pixels but those that it goes on to hold."""
+        kept = 0
+        with self._batcher.decoding():
+            await turns.take(caller, picture.pixels)
+            work = asyncio.ensure_future(self.on_thread(_prepare, picture.data, model, caller))
+            work.add_done_callback(lambda _: turns.leave())
+            try:
+                prepared: Prepared = await asyncio.shield(work)  # a thread goes on, whether anybody waits for it or not
+                kept = prepared.pixels
+                return prepared
+            except UnreadableImage:
+                self.metrics.pictures.labels("unreadable").inc()
+                raise
+            finally:
+                work.add_done_callback(lambda _: turns.give(picture.pixels - kept))
+
     async def reload(self) -> bool:
         """Read the model again, beside the one that answers, and change to it; a bad one changes nothing."""
         async with self._reloading:
+            self._loaded = self._state()
             try:
                 model = await asyncio.to_thread(self._read)
             except MixlabError as error:
@@ -122,30 +142,16 @@ class Service:
 
     async def watch(self) -> None:
         """Reload whenever the model's files have changed and then stayed as they are for a look."""
-        loaded = seen = self._state()
+        seen = self._loaded
         while True:
             await asyncio.sleep(LOOK_EVERY)
             before, seen = seen, self._state()
-            if seen == before != loaded:
-                loaded = seen
+            if seen == before and self.has_changed:
                 await self.reload()
 
     def log_failure(self, error: NetworkFailed) -> None:
         """Say why the network failed; clients are not told."""
         self._say(f"failed  {error}")
-
-    def _prepare(self, data: bytes, model: ServedModel, caller: Caller) -> Prepared:
-        if caller.is_gone:
-            raise ClientGone
-        width, height = inspect(data)
-        self._pixels.take(width * height)
-        kept = 0
-        try:
-            prepared = model.prepare(data, caller.wants_heat)
-            kept = prepared.pixels
-            return prepared
-        finally:
-            self._pixels.give(width * height - kept)
 
     def _keep(self, why: str) -> bool:
         self.metrics.reloads.labels("failed").inc()
@@ -164,3 +170,9 @@ class Service:
     def _note_batch(self, pictures: int, seconds: float) -> None:
         self.metrics.batch.observe(pictures)
         self.metrics.network_seconds.observe(seconds)
+
+
+def _prepare(data: bytes, model: ServedModel, caller: Caller) -> Prepared:
+    if caller.is_gone:
+        raise ClientGone
+    return model.prepare(data, caller.wants_heat)
