@@ -1,8 +1,8 @@
 """What turns decoded pictures into logits: a trained network in PyTorch, or a file that was exported from one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +16,26 @@ from mixlab.models.folding import fold
 from mixlab.run.bundle import Bundle
 from mixlab.spec import DataSpec
 
+MOST_BYTES = (
+    48_000_000  # of decoded pixels held at once (16 megapixels in colour); an exported file takes 10 times that
+)
+
+Item = TypeVar("Item")
+
 
 class Network(Protocol):
     """Logits of pictures of any size, resized as in evaluation."""
 
     def logits(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32 logits (pictures, classes) of decoded pixels, uint8 (height, width, channels) each."""
+        ...
+
+    def prepare(self, pixels: np.ndarray) -> Any:
+        """Return what is kept of a decoded picture until it is answered: resized already, where that is not later."""
+        ...
+
+    def of_prepared(self, pictures: Sequence[Any]) -> np.ndarray:
+        """Return the logits of pictures that `prepare` returned."""
         ...
 
 
@@ -36,11 +50,17 @@ class TorchNetwork:
         self.folded = fold(self.model)
 
     def logits(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        return self.of_inputs(torch.stack([fit(pixels, self.spec) for pixels in pictures]))
+        return self.of_prepared([self.prepare(pixels) for pixels in pictures])
 
-    def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Return what the classifier, the last layer, is given: float32 (pictures, dim)."""
-        inputs = torch.stack([fit(pixels, self.spec) for pixels in pictures]).to(self.device)
+    def prepare(self, pixels: np.ndarray) -> Tensor:
+        return fit(pixels, self.spec)
+
+    def of_prepared(self, pictures: Sequence[Tensor]) -> np.ndarray:
+        return self.of_inputs(torch.stack(list(pictures)))
+
+    def features(self, pictures: Sequence[Tensor]) -> np.ndarray:
+        """Return what the classifier, the last layer, is given of prepared pictures: float32 (pictures, dim)."""
+        inputs = torch.stack(list(pictures)).to(self.device)
         seen: list[Tensor] = []
         classifier: Any = self.model.classifier
         watching = classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -72,13 +92,37 @@ class OnnxNetwork:
             found.update(zip(places, logits, strict=True))
         return np.stack([found[place] for place in range(len(pictures))])
 
+    def prepare(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels
 
-def of_one_size(pictures: Sequence[np.ndarray]) -> list[list[int]]:
-    """Return the places of pictures, those of one size together."""
+    def of_prepared(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        return self.logits(pictures)
+
+
+def in_batches(items: Iterable[Item], size: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """Yield lists of at most so many items and MOST_BYTES, but of one item at least."""
+    waiting: list[Item] = []
+    held = 0
+    for item in items:
+        if waiting and held + size(item) > MOST_BYTES:
+            yield waiting
+            waiting, held = [], 0
+        waiting.append(item)
+        held += size(item)
+        if len(waiting) == most:
+            yield waiting
+            waiting, held = [], 0
+    if waiting:
+        yield waiting
+
+
+def of_one_size(pictures: Sequence[np.ndarray]) -> Iterator[list[int]]:
+    """Yield the places of pictures that an exported file takes at once: of one size, and not too many."""
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for place, pixels in enumerate(pictures):
         by_shape.setdefault(pixels.shape, []).append(place)
-    return list(by_shape.values())
+    for places in by_shape.values():
+        yield from in_batches(places, lambda place: pictures[place].nbytes, len(places))
 
 
 def run_onnx(session: Any, pictures: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:

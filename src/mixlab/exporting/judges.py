@@ -11,7 +11,7 @@ from mixlab.data.decode import decode
 from mixlab.data.images import FileImages, Images
 from mixlab.errors import DataError, UnreadableImage
 from mixlab.evaluation.evaluate import as_evaluated
-from mixlab.evaluation.networks import of_one_size
+from mixlab.evaluation.networks import in_batches, of_one_size
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
 
@@ -82,16 +82,17 @@ def _spread(places: np.ndarray, count: int) -> np.ndarray:
 def _decoded(
     images: Images, spec: DataSpec, unreadable: dict[str, str]
 ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
-    for start in range(0, len(images), BATCH):
-        pictures, labels = [], []
-        for index in range(start, min(start + BATCH, len(images))):
-            try:
-                pictures.append(_pixels(images, index, spec))
-                labels.append(images.labels[index])
-            except UnreadableImage as error:
-                unreadable[images.names[index]] = str(error)
-        if pictures:
-            yield pictures, np.array(labels)
+    readable = _readable(images, spec, unreadable)
+    for batch in in_batches(readable, lambda each: each[0].nbytes, BATCH):
+        yield [pixels for pixels, _ in batch], np.array([label for _, label in batch])
+
+
+def _readable(images: Images, spec: DataSpec, unreadable: dict[str, str]) -> Iterator[tuple[np.ndarray, int]]:
+    for index, label in enumerate(images.labels.tolist()):
+        try:
+            yield _pixels(images, index, spec), label
+        except UnreadableImage as error:
+            unreadable[images.names[index]] = str(error)
 
 
 def _pixels(images: Images, index: int, spec: DataSpec) -> np.ndarray:
