@@ -25,7 +25,7 @@ class Judges:
 
     what: str  # such as "validation"
     images: Images
-    calibration: Images  # never among those that judge
+    calibration: Images  # never among those that judge; none where nothing is calibrated
     spec: DataSpec
     unreadable: dict[str, str] = field(default_factory=dict)  # name -> reason, as met so far
 
@@ -40,11 +40,13 @@ class Judges:
                 yield np.stack([pictures[place] for place in places])
 
 
-def find_judges(place: Run | None, data: DataConfig | None, spec: DataSpec, count: int) -> Judges:
+def find_judges(
+    place: Run | None, data: DataConfig | None, spec: DataSpec, count: int, calibrate: bool = False
+) -> Judges:
     """Return at most `count` pictures (0: all) of the validation split of a run, or of other data.
 
-    Other data judges with its validation pictures, or its test pictures where it has no others. Calibration takes
-    training pictures; where there are none, every second of the others, and the rest judges.
+    Other data judges with its validation pictures, or its test pictures where it has no others. Calibration, where it
+    is asked for, takes training pictures; where there are none, every second of the others, and the rest judges.
 
     Raises:
         DataError: where there are no pictures, or they are of classes that the model does not know.
@@ -54,13 +56,13 @@ def find_judges(place: Run | None, data: DataConfig | None, spec: DataSpec, coun
     if data is None and split == "test":
         raise DataError("this run kept no validation pictures to judge the file by; name some with --data NAME|FOLDER")
     images, _ = as_evaluated(found, split, spec, ignore_unknown=False)
-    places = np.arange(len(images))
-    if len(found.train):
+    judging, calibration = np.arange(len(images)), images.select(np.arange(0))
+    if calibrate and len(found.train):
         calibration, _ = as_evaluated(found, "train", spec, ignore_unknown=False)
-    else:
-        calibration, places = images.select(places[1::2]), places[::2]
+    elif calibrate:
+        calibration, judging = images.select(judging[1::2]), judging[::2]
     what = split if data is None else f"{split} of {data.label}"
-    chosen = images.select(_spread(places, count))
+    chosen = images.select(_spread(judging, count))
     return Judges(what, chosen, calibration.select(_spread(np.arange(len(calibration)), CALIBRATION)), spec)
 
 

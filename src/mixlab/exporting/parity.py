@@ -107,10 +107,10 @@ def compare(expected: Said, found: Said) -> Difference:
 
 
 def verdict(kind: str, found: Difference, before: float, after: float) -> str:
-    """Return why a file is not as good as what it was made from, or "".
+    """Return why a file is not as good as the network, or "".
 
     Args:
-        before: accuracy of the float32 file, of which `after` may lose a little in 8 bits.
+        before: accuracy of the network, of which `after` may lose a little in 8 bits.
     """
     if kind == "int8":
         lost = 100 * (before - after)
