@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mixlab import devices, durable
 from mixlab.data.images import fit
-from mixlab.errors import RunError, shortened
+from mixlab.errors import RunError, first_line
 from mixlab.kernels import placement
 from mixlab.models.folding import fold
 from mixlab.run.bundle import Bundle
@@ -134,7 +134,7 @@ def run_onnx(session: Any, pictures: np.ndarray, outputs: Sequence[str]) -> list
     try:
         found = session.run(list(outputs), {"pictures": pictures})
     except Exception as error:  # ONNX Runtime has a class of error for each of its codes, and no common base
-        raise RunError(f"the ONNX file cannot classify {pictures.shape}: {_first_line(error)}") from None
+        raise RunError(f"the ONNX file cannot classify {pictures.shape}: {first_line(error)}") from None
     if any(len(rows) != len(pictures) for rows in found):
         raise RunError(f"the ONNX file gives {[len(rows) for rows in found]} answers to {len(pictures)} pictures")
     return found
@@ -165,7 +165,7 @@ def open_onnx(path: Path, threads: int = 0) -> Any:
     try:  # from memory, where there is no folder beside it to read further files from
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as in `run_onnx`
-        raise RunError(f"{path} is no ONNX file that ONNX Runtime can read: {_first_line(error)}") from None
+        raise RunError(f"{path} is no ONNX file that ONNX Runtime can read: {first_line(error)}") from None
 
 
 def check_signature(session: Any, spec: DataSpec, path: Path) -> None:
@@ -180,7 +180,3 @@ def check_signature(session: Any, spec: DataSpec, path: Path) -> None:
         raise RunError(f"{path} does not take pictures of {spec.channels} channels: mixlab did not export it like this")
     if outputs.get("logits") != ("tensor(float)", [spec.num_classes]):
         raise RunError(f"{path} does not give the logits of {spec.num_classes} classes that its description names")
-
-
-def _first_line(error: Exception) -> str:
-    return shortened(str(error).splitlines()[0] if str(error) else type(error).__name__)

@@ -73,10 +73,8 @@ def export(
     """
     chosen = _format(kind)
     chosen.check()
-    bundle = read_bundle(place)
-    bundle = replace(bundle, description=with_rejection(bundle.description, reject_below))
-    folder = out or default_folder(place, kind)
-    _check_folder(folder, chosen)
+    bundle = _read(place, reject_below)
+    folder = _folder(out or default_folder(place, kind), chosen)
     run = place if isinstance(place, Run) else None
     with files_aside(folder) as aside:
         judges = find_judges(run, data, bundle.description.spec, images, calibrate=kind == "int8")
@@ -102,9 +100,15 @@ def _format(kind: str) -> Format:
     return FORMATS[kind]
 
 
-def _check_folder(folder: Path, chosen: Format) -> None:
+def _read(place: Run | Path, reject_below: str) -> Bundle:
+    bundle = read_bundle(place)
+    return replace(bundle, description=with_rejection(bundle.description, reject_below))
+
+
+def _folder(folder: Path, chosen: Format) -> Path:
     if folder.suffix in {Path(each.file).suffix for each in FORMATS.values()} or folder.is_file():
         raise UsageError(f"--out {folder}: expected a folder; the file in it will be called {chosen.file}")
+    return folder
 
 
 def _put_in_place(aside: Path, folder: Path, chosen: Format, found: Parity) -> None:
