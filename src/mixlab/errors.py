@@ -59,6 +59,12 @@ def shortened(text: str, longest: int = 200) -> str:
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
+def first_line(said: object) -> str:
+    """Return the first line of what a library says of an error, or the kind of error where it says nothing."""
+    lines = str(said).strip().splitlines()
+    return shortened(lines[0]) if lines else type(said).__name__
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" with the nearest of `known`, or "" where nothing is near."""
     lowered = {name.lower(): name for name in known}

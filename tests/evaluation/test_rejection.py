@@ -70,10 +70,14 @@ def test_with_more_images_the_best_threshold_is_found():
 
 def test_what_cannot_be_promised_says_how_many_images_it_takes():
     with pytest.raises(
-        RunError, match=r"^100 validation images cannot vouch for precision=0.99, only for .*about 610 "
+        RunError, match=r"^100 validation images cannot vouch for precision=0.99, only for .*about 600 "
     ):
         choose([point(100, 100)], 0.99)
     assert precision_bound(point(600, 600)) > 0.99 > precision_bound(point(580, 580))
+    with pytest.raises(RunError, match="; more than 100 times as many could, if"):
+        choose([point(20_000, 19_001)], 0.95)
+    with pytest.raises(RunError, match="about 130,000 could"):  # 127,802 by the normal approximation
+        choose([point(50_000, 37_670)], 0.75)
     with pytest.raises(RunError, match=r"the surest 100 are right in 90.0%, and more images would not change that"):
         choose([point(100, 90)], 0.9)
     with pytest.raises(RunError, match="there are no validation images that could vouch for it"):

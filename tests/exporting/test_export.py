@@ -1,6 +1,7 @@
 """A file that does not answer as the network does is never left under its ready name."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from mixlab.errors import CheckFailed, DataError, RunError, UsageError
 from mixlab.evaluation.networks import TorchNetwork
 from mixlab.exporting import export as exporting
 from mixlab.exporting import openvino_files, parity
+from mixlab.exporting.aside import files_aside
 from mixlab.exporting.export import FORMATS, export
 from mixlab.exporting.judges import find_judges
 from mixlab.exporting.parity import Answer, Said, calibrated, compare, verdict
@@ -65,15 +67,20 @@ def test_eight_bits_may_lose_half_a_point():
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Let "onnx" be a file of any text, whose answers are those of the network, changed."""
+    """Let "onnx" and "int8" be files of any text, whose answers are those of the network, changed."""
 
     def opened(path: Path, bundle: Bundle) -> Answer:
         assert path.read_text() == "new"
         network = TorchNetwork(bundle, "cpu")
         return lambda pictures: calibrated(change(network.logits(list(pictures))), bundle.description.temperature)
 
-    made = FORMATS["onnx"]._replace(write=lambda path, *_: path.write_text("new"), open=opened)
-    monkeypatch.setitem(FORMATS, "onnx", made)
+    def written(path: Path, *_) -> None:
+        (path.parent / "float32").mkdir()
+        for file in (path, path.with_suffix(".json"), path.parent / "float32" / "model.onnx"):
+            file.write_text("new")
+
+    for kind in ("onnx", "int8"):
+        monkeypatch.setitem(FORMATS, kind, FORMATS[kind]._replace(write=written, open=opened))
     monkeypatch.setattr(parity, "ROUNDS", 1)
     monkeypatch.setattr(parity, "SHORTEST", 0.0)
 
@@ -86,8 +93,9 @@ def test_a_file_that_answers_as_the_network_gets_its_name(
     assert found.path == tmp_path / "export" / "onnx" / "model.onnx"
     assert found.path.read_text() == "new"
     report = json.loads((found.path.parent / "parity.json").read_text())
-    assert (report["pictures"], report["what"], report["problem"]) == (20, "test of pictures", "")
-    assert sorted(path.name for path in found.path.parent.iterdir()) == ["model.onnx", "parity.json"]
+    assert (report["pictures"], report["what"], report["problem"]) == (30, "test of pictures", "")
+    assert report["ways"][-1]["bytes"] == len("new")  # not those of model.json
+    assert sorted(path.name for path in found.path.parent.iterdir()) == ["model.json", "model.onnx", "parity.json"]
 
 
 def test_a_file_that_does_not_leaves_what_was_there(
@@ -103,15 +111,32 @@ def test_a_file_that_does_not_leaves_what_was_there(
     assert result.exception.exit_code == 3
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
     assert (tmp_path / "out" / "model.onnx").read_text() == "old"
+    with pytest.raises(CheckFailed, match=r"get another class \(ONNX Runtime\)"):
+        api.export(bundle, "int8", data=str(pictures))
+    assert not (tmp_path / "export").exists()
+
+
+def test_only_what_a_killed_export_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    (tmp_path / f".export.{killed.pid}.partial").mkdir()
+    (tmp_path / ".browser.partial").write_text("of somebody else")
+    with files_aside(tmp_path) as ours:
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        with files_aside(tmp_path) as others:
+            assert sorted(tmp_path.iterdir()) == sorted([tmp_path / ".browser.partial", ours, others])
+    assert list(tmp_path.iterdir()) == [tmp_path / ".browser.partial"]
 
 
 def test_those_that_calibrate_do_not_judge(bundle: Path, pictures: Path):
     spec = read_bundle(bundle).description.spec
-    judges = find_judges(None, api.data_sets.parse_data(str(pictures)), spec, 10)
+    judges = find_judges(None, api.data_sets.parse_data(str(pictures)), spec, 10, calibrate=True)
     assert len(judges.images) == 10
     assert len(judges.calibration) == 20
     assert not set(judges.images.names) & set(judges.calibration.names)
     assert set(judges.images.labels) == set(judges.calibration.labels) == {0, 1}
+    judges = find_judges(None, api.data_sets.parse_data(str(pictures)), spec, 0)
+    assert (len(judges.images), len(judges.calibration)) == (40, 0)
 
 
 def test_what_cannot_be_exported_is_said(bundle: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -199,6 +224,5 @@ def test_a_run_is_exported_into_its_own_folder(tiny: dict, tmp_path: Path):
 
 @pytest.mark.slow
 def test_rejection_goes_with_the_file(bundle: Path, pictures: Path, tmp_path: Path):
-    pytest.importorskip("mixlab.evaluation.rejection")
     path = api.export(bundle, "onnx", data=str(pictures), out=tmp_path / "out", reject_below=0.7).path
     assert api.load(path).reject_below == 0.7

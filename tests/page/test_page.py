@@ -1,4 +1,3 @@
-import csv
 import io
 import json
 import re
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 
 from mixlab import page
+from mixlab.cli.predict import write_csv
 from mixlab.data.resample import resize, square_region
 from mixlab.run.table import as_cell
 
@@ -24,6 +24,7 @@ ANSWERS = [
         "top": [{"class": "Katze, grau", "probability": 0.5}, {"class": "犬", "probability": 0.25}],
     },
     {"file": "c.png", "error": "0 bytes"},
+    {"file": "\u202e\t\x85\x00d.png", "error": "-1 'byte', \"none\""},
 ]
 
 
@@ -96,11 +97,5 @@ def resized(height: int, width: int, channels: int, mode) -> dict:
 
 def as_csv(answers: list[dict]) -> str:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(["file", "unknown", "class_1", "probability_1", "class_2", "probability_2", "error"])
-    for answer in answers:
-        top = [cell for found in answer.get("top", []) for cell in (found["class"], f"{found['probability']:.6f}")]
-        known = "" if "error" in answer else "yes" if answer["unknown"] else "no"
-        cells = [answer["file"], known, *top, *[""] * (4 - len(top)), answer.get("error", "")]
-        writer.writerow(map(as_cell, cells))
+    write_csv(answers, 2, text)
     return text.getvalue()

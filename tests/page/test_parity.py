@@ -26,9 +26,9 @@ def test_fifty_png_get_the_answers_of_python(photo_run, photographs, browser, tm
     ask(browser, files)
     rows = downloaded(browser, tmp_path)
     assert furthest(run, files, rows) < TOLERANCE
-    assert {row["unknown"] for row in rows} == {"yes", "no"}  # some are above 0.7, some below
+    assert {row["unknown"] for row in rows} == {"1", "0"}  # some are above 0.7, some below
     assert browser.run("document.querySelectorAll('.card img[src^=blob]').length") == 50
-    assert browser.run("document.querySelectorAll('.card.unknown').length") == [r["unknown"] for r in rows].count("yes")
+    assert browser.run("document.querySelectorAll('.card.unknown').length") == [r["unknown"] for r in rows].count("1")
     assert HOSTILE in browser.run("document.getElementById('answers').textContent")
     check_clean(browser, address)
 

@@ -1,10 +1,13 @@
 """ConvMixers of timm and of the paper's authors become bundles that answer with the same logits."""
 
+import errno
 import json
 import os
 import zipfile
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +73,16 @@ class Payload:
         return os.system, (f"touch {self.canary}",)
 
 
-def test_files_that_are_no_weights_are_refused_by_name_and_run_nothing(tmp_path: Path):
+def unreadable_or(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    def denied(path: Path) -> Any:
+        if path.name == "closed.safetensors":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read(path)
+
+    return denied
+
+
+def test_files_that_are_no_weights_are_refused_by_name_and_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     torch.save({"a": Payload(tmp_path / "canary")}, tmp_path / "code.pt")
     torch.save({"a": torch.zeros(1).expand(2**40)}, tmp_path / "claims.pt")
     torch.save({"a": torch.zeros(10_000)}, tmp_path / "plain.pt")
@@ -79,6 +91,8 @@ def test_files_that_are_no_weights_are_refused_by_name_and_run_nothing(tmp_path:
     (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "empty.safetensors").write_text("")
     (tmp_path / "weights.onnx").write_text("")
+    (tmp_path / "closed.safetensors").write_text("")
+    monkeypatch.setattr(safetensors.torch, "load_file", unreadable_or(safetensors.torch.load_file))
     with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "bomb.pt", "w", 8) as bomb:
         for part in plain.infolist():
             bomb.writestr(part.filename, plain.read(part))
@@ -90,6 +104,7 @@ def test_files_that_are_no_weights_are_refused_by_name_and_run_nothing(tmp_path:
         "number.pt": "holds other things than tensors: a",
         "text.pth": "other things than tensors",
         "empty.safetensors": "not a readable safetensors file",
+        "closed.safetensors": "cannot be read: Permission denied",
         "weights.onnx": "other formats can carry code and are not read",
         "bomb.pt": "is compressed",
         "none.pt": "does not exist",

@@ -167,6 +167,15 @@ def test_a_damaged_bundle_is_refused(bundle: Path):
         read_bundle(bundle)
 
 
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.complex64, torch.bool, torch.float16])
+def test_weights_of_other_numbers_are_refused(bundle: Path, kind: torch.dtype):
+    found = read_bundle(bundle)
+    state = {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in found.state.items()}
+    write_bundle(bundle, Bundle(found.description, state), "")
+    with pytest.raises(RunError, match=rf"as {kind}; expected torch.float32"):
+        read_bundle(bundle)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": 3}', '{"mixlab": "1"', '{"mixlab":"1","evil":1}'])
 def test_a_strange_description_is_refused_in_one_line(bundle: Path, text: str):
     (bundle / "bundle.json").write_text(text)

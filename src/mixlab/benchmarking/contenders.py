@@ -3,8 +3,6 @@
 import copy
 import importlib.util
 import io
-import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from torch.nn import functional
 
 from mixlab.kernels import library, placement
 from mixlab.models.folding import fold
+from mixlab.quiet import quiet
 
 Run = Callable[[], Tensor]  # one batch; returns logits, or in training the gradients of all weights in one row
 
@@ -163,10 +162,8 @@ def _installed(module: str) -> bool:
 def _onnx_runtime(model: nn.Module, x: Tensor) -> Run:
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that are not needed
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet("torch.onnx"):  # it warns of packages that are not needed
         program: Any = torch.onnx.export(model, (x,), dynamo=True, verbose=False)
         program.save(buffer)
     options = onnxruntime.SessionOptions()

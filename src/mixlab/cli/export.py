@@ -6,12 +6,10 @@ import click
 
 from mixlab.cli import common
 
-KINDS = ("onnx", "torch", "openvino", "int8", "web")
-
 
 @click.command(short_help="Write a file that other runtimes run, and check it.")
 @click.argument("run")
-@click.option("--to", "kind", default="onnx", show_default=True, type=click.Choice(KINDS), help="Kind of file.")
+@click.option("--to", "kind", default="onnx", show_default=True, metavar="KIND", help="Kind of file, as below.")
 @click.option("--out", default="", metavar="FOLDER", help="Where to.  [default: export/KIND in the run's folder]")
 @click.option(
     "--data", default="", metavar="NAME|FOLDER", help="Pictures to check it on; else the validation pictures."

@@ -4,7 +4,7 @@ import csv
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -53,7 +53,7 @@ def predict(
     if as_json:
         common.print_json({"model": model, "predictions": rows})
     elif as_csv:
-        _print_csv(rows, top)
+        write_csv(rows, top, sys.stdout)
     else:
         _print_rows(rows)
     if wrong or any("error" in row for row in rows):
@@ -149,8 +149,9 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
         common.echo(f"{one_line(row['file']):<{width}}  {text}")
 
 
-def _print_csv(rows: list[dict[str, Any]], top: int) -> None:
-    writer = csv.writer(sys.stdout)
+def write_csv(rows: list[dict[str, Any]], top: int, file: TextIO) -> None:
+    """Write rows as the page does (page/csv.js), so that one reader is enough for both."""
+    writer = csv.writer(file)
     places = range(1, top + 1)
     numbered = (f"{name}_{place}" for place in places for name in ("class", "probability"))
     writer.writerow(["file", *numbered, "unknown", "error"])

@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,7 +12,15 @@ from PIL import Image
 from mixlab.data.decode import decode, decode_image
 from mixlab.errors import RunError, UnreadableImage, UsageError
 from mixlab.evaluation.calibration import softmax
-from mixlab.evaluation.networks import Network, OnnxNetwork, TorchNetwork, check_signature, open_onnx, read_onnx
+from mixlab.evaluation.networks import (
+    Network,
+    OnnxNetwork,
+    TorchNetwork,
+    check_signature,
+    in_batches,
+    open_onnx,
+    read_onnx,
+)
 from mixlab.evaluation.rejection import with_rejection
 from mixlab.run import bundle
 from mixlab.run.bundle import BundleDescription
@@ -79,9 +87,8 @@ class Classifier:
         """
         if not isinstance(self.network, TorchNetwork):
             raise RunError("an exported file gives no features; load the run or bundle that it came from")
-        waiting, found = iter(pictures), []
-        while batch := [pixels_of(picture, self.spec.channels) for picture in islice(waiting, batch_size)]:
-            found.append(self.network.features(batch))
+        prepared = (self.network.prepare(pixels_of(picture, self.spec.channels)) for picture in pictures)
+        found = [self.network.features(batch) for batch in in_batches(prepared, lambda each: each.nbytes, batch_size)]
         return np.concatenate(found) if found else np.empty((0, 0), np.float32)
 
     def answers(self, logits: np.ndarray) -> list[Answer]:
@@ -93,24 +100,18 @@ class Classifier:
         self, pictures: Iterable[Path | bytes], batch_size: int = 32
     ) -> Iterator[tuple[Path | bytes, Answer | UnreadableImage]]:
         """Yield each picture with its answer, or with the reason why it has none, in the order given."""
-        waiting: list[tuple[Path | bytes, np.ndarray | UnreadableImage]] = []
-        for picture in pictures:
-            try:
-                waiting.append((picture, decode(picture, self.spec.channels)))
-            except UnreadableImage as error:
-                waiting.append((picture, error))
-            if len(waiting) == batch_size:
-                yield from self._answer(waiting)
-                waiting = []
-        yield from self._answer(waiting)
+        waiting = ((picture, self._prepared(picture)) for picture in pictures)
+        for batch in in_batches(waiting, lambda each: getattr(each[1], "nbytes", 0), batch_size):
+            readable = [prepared for _, prepared in batch if not isinstance(prepared, UnreadableImage)]
+            answers = iter(self.answers(self.network.of_prepared(readable)) if readable else [])
+            for picture, prepared in batch:
+                yield picture, prepared if isinstance(prepared, UnreadableImage) else next(answers)
 
-    def _answer(
-        self, waiting: list[tuple[Path | bytes, np.ndarray | UnreadableImage]]
-    ) -> Iterator[tuple[Path | bytes, Answer | UnreadableImage]]:
-        readable = [pixels for _, pixels in waiting if isinstance(pixels, np.ndarray)]
-        answers = iter(self.classify(readable) if readable else [])
-        for picture, pixels in waiting:
-            yield picture, pixels if isinstance(pixels, UnreadableImage) else next(answers)
+    def _prepared(self, picture: Path | bytes) -> Any | UnreadableImage:
+        try:
+            return self.network.prepare(decode(picture, self.spec.channels))
+        except UnreadableImage as error:
+            return error
 
 
 def read_classifier(place: Run | Path, device: str = "auto", reject_below: str = "") -> Classifier:

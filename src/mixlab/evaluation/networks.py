@@ -1,8 +1,8 @@
 """What turns decoded pictures into logits: a trained network in PyTorch, or a file that was exported from one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -10,11 +10,17 @@ from torch import Tensor
 
 from mixlab import devices, durable
 from mixlab.data.images import fit
-from mixlab.errors import RunError, shortened
+from mixlab.errors import RunError, first_line
 from mixlab.kernels import placement
 from mixlab.models.folding import fold
 from mixlab.run.bundle import Bundle
 from mixlab.spec import DataSpec
+
+MOST_BYTES = (
+    48_000_000  # of decoded pixels held at once (16 megapixels in colour); an exported file takes 10 times that
+)
+
+Item = TypeVar("Item")
 
 
 class Network(Protocol):
@@ -22,6 +28,14 @@ class Network(Protocol):
 
     def logits(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32 logits (pictures, classes) of decoded pixels, uint8 (height, width, channels) each."""
+        ...
+
+    def prepare(self, pixels: np.ndarray) -> Any:
+        """Return what is kept of a decoded picture until it is answered: resized already, where that is not later."""
+        ...
+
+    def of_prepared(self, pictures: Sequence[Any]) -> np.ndarray:
+        """Return the logits of pictures that `prepare` returned."""
         ...
 
 
@@ -36,11 +50,17 @@ class TorchNetwork:
         self.folded = fold(self.model)
 
     def logits(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        return self.of_inputs(torch.stack([fit(pixels, self.spec) for pixels in pictures]))
+        return self.of_prepared([self.prepare(pixels) for pixels in pictures])
 
-    def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Return what the classifier, the last layer, is given: float32 (pictures, dim)."""
-        inputs = torch.stack([fit(pixels, self.spec) for pixels in pictures]).to(self.device)
+    def prepare(self, pixels: np.ndarray) -> Tensor:
+        return fit(pixels, self.spec)
+
+    def of_prepared(self, pictures: Sequence[Tensor]) -> np.ndarray:
+        return self.of_inputs(torch.stack(list(pictures)))
+
+    def features(self, pictures: Sequence[Tensor]) -> np.ndarray:
+        """Return what the classifier, the last layer, is given of prepared pictures: float32 (pictures, dim)."""
+        inputs = torch.stack(list(pictures)).to(self.device)
         seen: list[Tensor] = []
         classifier: Any = self.model.classifier
         watching = classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -73,13 +93,37 @@ class OnnxNetwork:
             found.update(zip(places, logits, strict=True))
         return np.stack([found[place] for place in range(len(pictures))])
 
+    def prepare(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels
 
-def of_one_size(pictures: Sequence[np.ndarray]) -> list[list[int]]:
-    """Return the places of pictures, those of one size together."""
+    def of_prepared(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        return self.logits(pictures)
+
+
+def in_batches(items: Iterable[Item], size: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """Yield lists of at most so many items and MOST_BYTES, but of one item at least."""
+    waiting: list[Item] = []
+    held = 0
+    for item in items:
+        if waiting and held + size(item) > MOST_BYTES:
+            yield waiting
+            waiting, held = [], 0
+        waiting.append(item)
+        held += size(item)
+        if len(waiting) == most:
+            yield waiting
+            waiting, held = [], 0
+    if waiting:
+        yield waiting
+
+
+def of_one_size(pictures: Sequence[np.ndarray]) -> Iterator[list[int]]:
+    """Yield the places of pictures that an exported file takes at once: of one size, and not too many."""
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for place, pixels in enumerate(pictures):
         by_shape.setdefault(pixels.shape, []).append(place)
-    return list(by_shape.values())
+    for places in by_shape.values():
+        yield from in_batches(places, lambda place: pictures[place].nbytes, len(places))
 
 
 def run_onnx(session: Any, pictures: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
@@ -91,7 +135,7 @@ def run_onnx(session: Any, pictures: np.ndarray, outputs: Sequence[str]) -> list
     try:
         found = session.run(list(outputs), {"pictures": pictures})
     except Exception as error:  # ONNX Runtime has a class of error for each of its codes, and no common base
-        raise RunError(f"the ONNX file cannot classify {pictures.shape}: {_first_line(error)}") from None
+        raise RunError(f"the ONNX file cannot classify {pictures.shape}: {first_line(error)}") from None
     if any(len(rows) != len(pictures) for rows in found):
         raise RunError(f"the ONNX file gives {[len(rows) for rows in found]} answers to {len(pictures)} pictures")
     return found
@@ -118,7 +162,7 @@ def open_onnx(path: Path, threads: int = 0, content: bytes | None = None) -> Any
     try:  # from memory, where there is no folder beside it to read further files from
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as in `run_onnx`
-        raise RunError(f"{path} is no ONNX file that ONNX Runtime can read: {_first_line(error)}") from None
+        raise RunError(f"{path} is no ONNX file that ONNX Runtime can read: {first_line(error)}") from None
 
 
 def read_onnx(path: Path) -> bytes:
@@ -143,7 +187,3 @@ def check_signature(session: Any, spec: DataSpec, path: Path) -> None:
         raise RunError(f"{path} does not take pictures of {spec.channels} channels: mixlab did not export it like this")
     if outputs.get("logits") != ("tensor(float)", [spec.num_classes]):
         raise RunError(f"{path} does not give the logits of {spec.num_classes} classes that its description names")
-
-
-def _first_line(error: Exception) -> str:
-    return shortened(str(error).splitlines()[0] if str(error) else type(error).__name__)

@@ -1,9 +1,6 @@
 """`export`: write a file from a bundle, read it back, compare it with the network, and only then give it its name."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +14,7 @@ from mixlab.errors import CheckFailed, UsageError, did_you_mean
 from mixlab.evaluation.networks import TorchNetwork, check_signature, open_onnx, run_onnx
 from mixlab.evaluation.rejection import with_rejection
 from mixlab.exporting import int8, onnx_file, openvino_files, parity, torch_program, web
+from mixlab.exporting.aside import files_aside
 from mixlab.exporting.graph import OUTPUTS
 from mixlab.exporting.judges import Judges, find_judges
 from mixlab.exporting.parity import Answer, Measured, Parity
@@ -40,11 +38,12 @@ class Exported:
 class Format(NamedTuple):
     """One kind of file."""
 
-    file: str  # what is opened; a second one of the same stem may stand beside it
+    file: str  # what is opened
     runtime: str  # what runs it, for people
     check: Callable[[], object]  # raises RunError where a package is missing
     write: Callable[[Path, Bundle, Judges], None]
     open: Callable[[Path, Bundle], Answer]
+    beside: str = ""  # a second file of the network, without which the first cannot be opened
 
 
 def export(
@@ -74,23 +73,18 @@ def export(
     """
     chosen = _format(kind)
     chosen.check()
-    bundle = read_bundle(place)
-    bundle = replace(bundle, description=with_rejection(bundle.description, reject_below))
-    folder = out or default_folder(place, kind)
-    if folder.suffix in {Path(each.file).suffix for each in FORMATS.values()} or folder.is_file():
-        raise UsageError(f"--out {folder}: expected a folder; the file in it will be called {chosen.file}")
+    bundle = _read(place, reject_below)
+    folder = _folder(out or default_folder(place, kind), chosen)
     run = place if isinstance(place, Run) else None
-    with _aside(folder) as aside:
-        judges = find_judges(run, data, bundle.description.spec, images)
+    with files_aside(folder) as aside:
+        judges = find_judges(run, data, bundle.description.spec, images, calibrate=kind == "int8")
         say(f"writing  {folder / chosen.file}")
         chosen.write(aside / chosen.file, bundle, judges)
         say(f"checking it on {len(judges.images):,} {judges.what} pictures, as PyTorch answers them")
         found = _compare(kind, aside, bundle, judges)
         if found.problem:
             raise CheckFailed(_refusal(found))
-        durable.write_json(aside / REPORT, found.as_json())
-        ready = [path for path in aside.iterdir() if path.is_file()]
-        durable.put_files(sorted(ready, key=lambda path: path.name == chosen.file), folder)
+        _put_in_place(aside, folder, chosen, found)
     return Exported(folder / chosen.file, found)
 
 
@@ -106,17 +100,21 @@ def _format(kind: str) -> Format:
     return FORMATS[kind]
 
 
-@contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
-    """Make a folder for files that are not ready, inside the one where they will be."""
-    aside = folder / f".export.{os.getpid()}.partial"
-    durable.make_folder(folder)
-    durable.remove_partials(folder)  # of an export that was killed
-    durable.make_folder(aside)
-    try:
-        yield aside
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+def _read(place: Run | Path, reject_below: str) -> Bundle:
+    bundle = read_bundle(place)
+    return replace(bundle, description=with_rejection(bundle.description, reject_below))
+
+
+def _folder(folder: Path, chosen: Format) -> Path:
+    if folder.suffix in {Path(each.file).suffix for each in FORMATS.values()} or folder.is_file():
+        raise UsageError(f"--out {folder}: expected a folder; the file in it will be called {chosen.file}")
+    return folder
+
+
+def _put_in_place(aside: Path, folder: Path, chosen: Format, found: Parity) -> None:
+    durable.write_json(aside / REPORT, found.as_json())
+    ready = [path for path in aside.iterdir() if path.is_file()]
+    durable.put_files(sorted(ready, key=lambda path: path.name == chosen.file), folder)
 
 
 def _compare(kind: str, aside: Path, bundle: Bundle, judges: Judges) -> Parity:
@@ -125,20 +123,25 @@ def _compare(kind: str, aside: Path, bundle: Bundle, judges: Judges) -> Parity:
         IN_PYTORCH: lambda pictures: parity.calibrated(network.logits(list(pictures)), temperature)
     }
     sizes = [sum(tensor.nbytes for tensor in bundle.state.values())]
-    floats = [(FORMATS["onnx"], aside / FLOATS)] if kind == "int8" else []
-    for each, folder in [*floats, (FORMATS[kind], aside)]:
+    files = {"onnx": aside / FLOATS, "int8": aside} if kind == "int8" else {kind: aside}
+    for name, folder in files.items():
+        each = FORMATS[name]
         ways[each.runtime] = each.open(folder / each.file, bundle)
-        sizes.append(sum(path.stat().st_size for path in folder.glob(f"{Path(each.file).stem}.*")))
+        sizes.append(sum((folder / file).stat().st_size for file in (each.file, each.beside) if file))
     said, labels, picture = parity.ask(ways, judges.batches())
     times = parity.time_them(ways, picture)
     measured = tuple(
         Measured(name, said[name].top1(labels), size, times[name]) for name, size in zip(ways, sizes, strict=True)
     )
-    answers = list(said.values())
-    found = parity.compare(answers[0], answers[-1])
-    problem = parity.verdict(kind, found, measured[-2].top1, measured[-1].top1)
-    height, width = picture.shape[:2]
-    return Parity(kind, judges.what, len(labels), (height, width), found, measured, judges.unreadable, problem)
+    network_said, *files_said = said.values()
+    differences = [parity.compare(network_said, each) for each in files_said]
+    problems = [
+        f"{problem} ({way.name})"
+        for name, found, way in zip(files, differences, measured[1:], strict=True)
+        if (problem := parity.verdict(name, found, measured[0].top1, way.top1))
+    ]
+    found, shape = differences[-1], picture.shape[:2]
+    return Parity(kind, judges.what, len(labels), shape, found, measured, judges.unreadable, "".join(problems[:1]))
 
 
 def _refusal(found: Parity) -> str:
@@ -186,6 +189,7 @@ FORMATS = {
         openvino_files.imported,
         lambda path, bundle, _: openvino_files.export_openvino(path, bundle),
         lambda path, _: openvino_files.OpenvinoModel(path).answer,
+        "model.bin",
     ),
     "web": Format(
         "model.onnx",

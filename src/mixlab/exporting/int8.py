@@ -5,7 +5,7 @@ classifier, which cost next to nothing and lose most. Depthwise convolutions, no
 and the resize stay in float32.
 """
 
-import logging
+import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from mixlab import durable
-from mixlab.errors import RunError
+from mixlab.errors import DataError, RunError
 from mixlab.exporting.graph import INPUT
+from mixlab.quiet import quiet
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 
@@ -28,21 +29,24 @@ def quantize(float_file: Path, path: Path, calibration: Iterator[np.ndarray]) ->
 
     Raises:
         RunError: where the file cannot be written, or there is nothing to quantise.
+        DataError: where there is no picture.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
-    logging.getLogger().setLevel(logging.ERROR)  # it advises to prepare the file in a way that changes nothing here
     model = onnx.load(float_file)
     names = products(model)
     if not names:
         raise RunError("this network has no layer between its first and its classifier that 8 bits would make smaller")
-    with tempfile.TemporaryDirectory() as folder:
+    first = next(calibration, None)
+    if first is None:
+        raise DataError("no picture is left that could set the ranges of 8 bits; name more with --data")
+    with tempfile.TemporaryDirectory() as folder, quiet():  # it advises to prepare the file, which changes nothing here
         quantised = Path(folder) / "model.onnx"
         quantize_static(
             model,
             quantised,
-            _Reader(calibration),  # pyright: ignore[reportArgumentType]
+            _Reader(itertools.chain([first], calibration)),  # pyright: ignore[reportArgumentType]
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,  # 7 bits of weights: with 8 a CPU without VNNI overflows

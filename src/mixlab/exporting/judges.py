@@ -11,7 +11,7 @@ from mixlab.data.decode import decode
 from mixlab.data.images import FileImages, Images
 from mixlab.errors import DataError, UnreadableImage
 from mixlab.evaluation.evaluate import as_evaluated
-from mixlab.evaluation.networks import of_one_size
+from mixlab.evaluation.networks import in_batches, of_one_size
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
 
@@ -25,7 +25,7 @@ class Judges:
 
     what: str  # such as "validation"
     images: Images
-    calibration: Images  # never among those that judge
+    calibration: Images  # never among those that judge; none where nothing is calibrated
     spec: DataSpec
     unreadable: dict[str, str] = field(default_factory=dict)  # name -> reason, as met so far
 
@@ -40,11 +40,13 @@ class Judges:
                 yield np.stack([pictures[place] for place in places])
 
 
-def find_judges(place: Run | None, data: DataConfig | None, spec: DataSpec, count: int) -> Judges:
+def find_judges(
+    place: Run | None, data: DataConfig | None, spec: DataSpec, count: int, calibrate: bool = False
+) -> Judges:
     """Return at most `count` pictures (0: all) of the validation split of a run, or of other data.
 
-    Other data judges with its validation pictures, or its test pictures where it has no others. Calibration takes
-    training pictures; where there are none, every second of the others, and the rest judges.
+    Other data judges with its validation pictures, or its test pictures where it has no others. Calibration, where it
+    is asked for, takes training pictures; where there are none, every second of the others, and the rest judges.
 
     Raises:
         DataError: where there are no pictures, or they are of classes that the model does not know.
@@ -54,13 +56,13 @@ def find_judges(place: Run | None, data: DataConfig | None, spec: DataSpec, coun
     if data is None and split == "test":
         raise DataError("this run kept no validation pictures to judge the file by; name some with --data NAME|FOLDER")
     images, _ = as_evaluated(found, split, spec, ignore_unknown=False)
-    places = np.arange(len(images))
-    if len(found.train):
+    judging, calibration = np.arange(len(images)), images.select(np.arange(0))
+    if calibrate and len(found.train):
         calibration, _ = as_evaluated(found, "train", spec, ignore_unknown=False)
-    else:
-        calibration, places = images.select(places[1::2]), places[::2]
+    elif calibrate:
+        calibration, judging = images.select(judging[1::2]), judging[::2]
     what = split if data is None else f"{split} of {data.label}"
-    chosen = images.select(_spread(places, count))
+    chosen = images.select(_spread(judging, count))
     return Judges(what, chosen, calibration.select(_spread(np.arange(len(calibration)), CALIBRATION)), spec)
 
 
@@ -82,16 +84,17 @@ def _spread(places: np.ndarray, count: int) -> np.ndarray:
 def _decoded(
     images: Images, spec: DataSpec, unreadable: dict[str, str]
 ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
-    for start in range(0, len(images), BATCH):
-        pictures, labels = [], []
-        for index in range(start, min(start + BATCH, len(images))):
-            try:
-                pictures.append(_pixels(images, index, spec))
-                labels.append(images.labels[index])
-            except UnreadableImage as error:
-                unreadable[images.names[index]] = str(error)
-        if pictures:
-            yield pictures, np.array(labels)
+    readable = _readable(images, spec, unreadable)
+    for batch in in_batches(readable, lambda each: each[0].nbytes, BATCH):
+        yield [pixels for pixels, _ in batch], np.array([label for _, label in batch])
+
+
+def _readable(images: Images, spec: DataSpec, unreadable: dict[str, str]) -> Iterator[tuple[np.ndarray, int]]:
+    for index, label in enumerate(images.labels.tolist()):
+        try:
+            yield _pixels(images, index, spec), label
+        except UnreadableImage as error:
+            unreadable[images.names[index]] = str(error)
 
 
 def _pixels(images: Images, index: int, spec: DataSpec) -> np.ndarray:

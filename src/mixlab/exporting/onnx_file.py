@@ -1,7 +1,5 @@
 """The ONNX file: one file with weights, resize and description inside."""
 
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import torch
 from mixlab import durable
 from mixlab.errors import RunError
 from mixlab.exporting.graph import HEAT, INPUT, OUTPUTS, SHAPE, trace
+from mixlab.quiet import quiet
 from mixlab.run.bundle import METADATA, Bundle, as_text
 
 OPSET = 20  # the first with GELU as one operation, which ONNX Runtime computes in less time
@@ -38,9 +37,7 @@ def as_onnx(bundle: Bundle, heat: bool = False) -> bytes:
     if sum(tensor.nbytes for tensor in bundle.state.values()) > LARGEST:
         raise RunError("the weights are more than the 2 GiB that one ONNX file holds; export with --to torch")
     program = trace(bundle, heat)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that are not needed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet("torch.onnx"):  # it warns of packages that are not needed
         made: Any = torch.onnx.export(
             program,
             dynamo=True,

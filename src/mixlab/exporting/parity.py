@@ -10,12 +10,16 @@ import numpy as np
 
 from mixlab.errors import DataError
 from mixlab.evaluation.calibration import softmax
-from mixlab.evaluation.networks import of_one_size
+from mixlab.evaluation.networks import MOST_BYTES, of_one_size
 
 Answer = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # pictures of one size -> probabilities, logits
 ABSOLUTE, RELATIVE = 1e-4, 1e-5  # largest difference of a float file; the second as a share of the largest logit
 POINTS = 0.5  # of accuracy, that 8 bits may lose
-BATCHES, ROUNDS, SHORTEST = (1, 32), 7, 0.02  # pictures at once; samples, of so many seconds at least
+BATCHES, ROUNDS, SHORTEST = (
+    (1, 32),
+    7,
+    0.02,
+)  # pictures at once, where so many fit; samples, of so many seconds at least
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,10 @@ def compare(expected: Said, found: Said) -> Difference:
 
 
 def verdict(kind: str, found: Difference, before: float, after: float) -> str:
-    """Return why a file is not as good as what it was made from, or "".
+    """Return why a file is not as good as the network, or "".
 
     Args:
-        before: accuracy of the float32 file, of which `after` may lose a little in 8 bits.
+        before: accuracy of the network, of which `after` may lose a little in 8 bits.
     """
     if kind == "int8":
         lost = 100 * (before - after)
@@ -125,7 +129,7 @@ def calibrated(logits: np.ndarray, temperature: float) -> tuple[np.ndarray, np.n
 def time_them(ways: Mapping[str, Answer], picture: np.ndarray) -> dict[str, dict[int, float]]:
     """Return the median milliseconds of an answer to so many pictures at once; the ways take turns."""
     found: dict[str, dict[int, float]] = {name: {} for name in ways}
-    for count in BATCHES:
+    for count in sorted({min(count, max(1, MOST_BYTES // picture.nbytes)) for count in BATCHES}):
         batch = np.repeat(picture[None], count, axis=0)
         repeats = {name: max(1, round(SHORTEST / _seconds(answer, batch, 1))) for name, answer in ways.items()}
         samples: dict[str, list[float]] = {name: [] for name in ways}

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from mixlab import durable
-from mixlab.errors import RunError
+from mixlab.errors import RunError, first_line
 from mixlab.places import cache_home, expand_user
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
@@ -85,8 +85,8 @@ def _fetch() -> dict[str, bytes]:
         )
         archives = list(Path(folder).glob("*.tgz"))
         if packed.returncode or not archives:
-            reason = (packed.stderr.strip().splitlines() or ["it says nothing"])[0]
-            raise RunError(f"npm could not fetch {PACKAGE}@{VERSION}: {reason}")
+            reason = packed.stderr.strip() or "it says nothing"
+            raise RunError(f"npm could not fetch {PACKAGE}@{VERSION}: {first_line(reason)}")
         return _read(archives[0])
 
 

@@ -131,6 +131,9 @@ def check_fits(description: BundleDescription, state: dict[str, Tensor]) -> None
     if wrong or len(state) > len(expected):
         name = wrong[0] if wrong else next(name for name in state if name not in expected)
         raise RunError(f"{WEIGHTS} does not hold the model of {DESCRIPTION}: {name} is missing, too many or too large")
+    for name, tensor in expected.items():
+        if state[name].dtype != tensor.dtype:
+            raise RunError(f"{WEIGHTS} holds {name} as {state[name].dtype}; expected {tensor.dtype}")
     spoilt = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if spoilt:
         raise RunError(f"{WEIGHTS} holds numbers that are not finite: {spoilt[0]}")

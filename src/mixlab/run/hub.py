@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from mixlab.errors import RunError, UsageError
+from mixlab.errors import RunError, UsageError, first_line
 from mixlab.run import bundle
 
 ADDRESS = "hf://"
@@ -44,4 +44,4 @@ def _reason(error: Exception, name: str) -> str:
         return "there is no such revision"
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         return "the Hub cannot be reached, and the files are not in its cache"
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return first_line(error)

@@ -1,0 +1,67 @@
+"""Pictures wait for their turn in little memory, however large they are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixlab.data.decode import decode
+from mixlab.errors import UnreadableImage
+from mixlab.evaluation import networks
+from mixlab.evaluation.classifier import Classifier
+from mixlab.evaluation.networks import OnnxNetwork, TorchNetwork, in_batches, of_one_size
+from mixlab.models.catalogue import parse_model
+from mixlab.run.bundle import Bundle, BundleDescription
+from mixlab.spec import DataSpec
+
+
+@pytest.fixture
+def description() -> BundleDescription:
+    model = parse_model({"name": "convmixer", "dim": 4, "depth": 1, "kernel_size": 3})
+    spec = DataSpec(image_size=8, classes=("a", "b"), mean=(0.5,) * 3, std=(0.2,) * 3)
+    return BundleDescription(mixlab="", model=model, spec=spec)
+
+
+class Session:
+    """What is asked of ONNX Runtime: remembers how many pictures came at once."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def run(self, _: list[str], given: dict[str, np.ndarray]) -> list[np.ndarray]:
+        pictures = given["pictures"]
+        self.seen.append(len(pictures))
+        return [pictures.reshape(len(pictures), -1)[:, :2].astype(np.float32)]
+
+
+def test_batches_are_cut_by_bytes_and_never_empty(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(networks, "MOST_BYTES", 10)
+    assert list(in_batches([3, 3, 3, 3, 99, 1, 1, 1], int, 2)) == [[3, 3], [3, 3], [99], [1, 1], [1]]
+    assert list(in_batches([4, 4, 4], int, 9)) == [[4, 4], [4]]
+    pictures = [np.zeros(shape, np.uint8) for shape in ((1, 2, 3), (1, 1, 3), (1, 1, 3), (1, 2, 3), (1, 1, 3))]
+    assert list(of_one_size(pictures)) == [[0], [3], [1, 2, 4]]
+
+
+def test_large_pictures_go_through_an_exported_file_a_few_at_once(
+    description: BundleDescription, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in range(5):
+        Image.new("RGB", (20, 10), (name, 100 - name, 0)).save(tmp_path / f"{name}.png")
+    files = [*(tmp_path / f"{name}.png" for name in range(5)), tmp_path / "none.png"]
+    monkeypatch.setattr(networks, "MOST_BYTES", 2 * 20 * 10 * 3)
+    session = Session()
+    found = list(Classifier(description, OnnxNetwork(session)).stream(files))
+    assert session.seen == [2, 2, 1]
+    assert [picture for picture, _ in found] == files
+    assert isinstance(found[-1][1], UnreadableImage)
+
+
+def test_of_a_large_picture_only_what_the_network_sees_waits(description: BundleDescription, tmp_path: Path):
+    Image.effect_noise((90, 50), 80).convert("RGB").save(tmp_path / "a.png")
+    network = TorchNetwork(Bundle(description, description.model.build(description.spec).state_dict()), "cpu")
+    pixels = decode(tmp_path / "a.png")
+    assert network.prepare(pixels).nbytes == 4 * 3 * 8 * 8
+    [(_, answer)] = Classifier(description, network).stream([tmp_path / "a.png"])
+    assert not isinstance(answer, UnreadableImage)
+    np.testing.assert_array_equal(answer.probabilities, Classifier(description, network)(pixels).probabilities)
