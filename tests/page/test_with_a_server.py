@@ -1,6 +1,5 @@
 """The page of `mixlab serve` in real headless Chromium."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -13,10 +12,7 @@ import mixlab
 from mixlab.run.folder import Run
 from tests.page.asking import HOSTILE, ask, check_clean, classes_of, downloaded, furthest, saved
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("mixlab.cli.serve") is None, reason="there is no server"),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -116,8 +116,14 @@ def heat_maps(
     if heat_map_kind(model) == "attention rollout":
         maps = _as_grid(attention_rollout(model, images)[:, 0, :, None])[:, 0]
     else:
-        maps = class_activation(model, images, classes).relu()
-    return _array(maps / maps.amax((1, 2), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny))
+        maps = class_activation(model, images, classes)
+    return scaled(_array(maps))
+
+
+def scaled(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what speaks for a class, (images, rows, columns), each in [0, 1] by its own maximum."""
+    positive = maps.clip(min=0)
+    return positive / positive.max((1, 2), keepdims=True).clip(min=np.finfo(np.float32).tiny)
 
 
 def class_activation(

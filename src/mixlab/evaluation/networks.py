@@ -80,9 +80,9 @@ class TorchNetwork:
 class OnnxNetwork:
     """An exported ONNX file in ONNX Runtime, on the CPU; its graph resizes, so pictures of one size go together."""
 
-    def __init__(self, session: Any, digest: str) -> None:
+    def __init__(self, session: Any, digest: str = "") -> None:
         self.session = session  # onnxruntime.InferenceSession
-        self.digest = digest  # SHA-256 of the file's bytes
+        self.digest = digest  # SHA-256 of the file's bytes; "": not asked for
 
     def logits(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """Return logits as every network; raises RunError where the file does not compute them."""

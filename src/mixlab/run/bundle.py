@@ -49,6 +49,11 @@ class BundleDescription(Config):
     validation: dict[str, float] = {}  # what was measured on validation images
     training: dict[str, str] = {}  # what people ask of a training -> the answer
 
+    @property
+    def title(self) -> str:
+        """The network and the data set, for people."""
+        return " on ".join(filter(None, [catalogue.published_name(self.model), Path(self.data).name]))
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -74,6 +79,23 @@ def write_bundle(folder: Path, bundle: Bundle, card: str) -> None:
 def as_text(description: BundleDescription) -> str:
     """Return a description as the text of bundle.json."""
     return json.dumps(description.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def for_page(description: BundleDescription, engine: str, has_heat: bool) -> dict[str, Any]:
+    """Return model.json: what the page is told of a model that a server or the browser answers with."""
+    spec = description.spec
+    return {
+        "engine": engine,
+        "name": description.title,
+        "classes": list(spec.classes),
+        "image_size": spec.image_size,
+        "channels": spec.channels,
+        "resize_mode": spec.resize_mode,
+        "mean": list(spec.mean),  # what lies around a picture that is padded
+        "temperature": description.temperature,
+        "reject_below": description.reject_below,
+        "has_heat": has_heat,
+    }
 
 
 def read_description(text: str, file: Path) -> BundleDescription:

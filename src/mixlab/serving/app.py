@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from mixlab import page
 from mixlab.errors import UnreadableImage, did_you_mean, shown
+from mixlab.run.bundle import for_page
 from mixlab.run.folder import Run
 from mixlab.run.trained import find_model
 from mixlab.serving.batching import Caller, Found, NetworkFailed
@@ -160,23 +161,9 @@ def _add_states(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
     @app.get("/model.json", summary="The model that answers.")
-    async def model() -> Response:
-        return _json(_description(service.model))
-
-
-def _description(model: ServedModel) -> dict[str, Any]:
-    spec = model.spec
-    return {
-        "engine": "server",
-        "name": model.name,
-        "classes": list(spec.classes),
-        "image_size": spec.image_size,
-        "channels": spec.channels,
-        "resize_mode": spec.resize_mode,
-        "temperature": model.classifier.temperature,
-        "reject_below": model.classifier.reject_below,
-        "has_heat": model.has_heat,
-    }
+    async def described() -> Response:
+        model = service.model
+        return _json(for_page(model.classifier.description, "server", model.has_heat))
 
 
 def _add_page(app: FastAPI, service: Service) -> None:

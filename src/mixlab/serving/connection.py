@@ -10,6 +10,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from mixlab.serving.gate import HEADERS
 from mixlab.serving.refusal import error_body
 
 
@@ -58,9 +59,14 @@ class PatientConnection(H11Protocol):
         status = hint if hint < 500 else 400  # h11 means 501 for a coding it does not know
         why = str(sys.exception() or msg)
         body = error_body(f"this is no request that can be read: {why}")
-        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+        headers = {
+            **HEADERS,
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "connection": "close",
+        }
         try:
-            answer = self.conn.send(h11.Response(status_code=status, headers=headers))
+            answer = self.conn.send(h11.Response(status_code=status, headers=list(headers.items())))
             self.transport.write((answer or b"") + (self.conn.send(h11.Data(data=body)) or b""))
         except h11.LocalProtocolError:  # an answer has begun already
             pass

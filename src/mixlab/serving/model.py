@@ -17,8 +17,8 @@ from mixlab.data.decode import decode
 from mixlab.data.images import fit
 from mixlab.errors import RunError
 from mixlab.evaluation.classifier import Answer, Classifier, read_classifier
-from mixlab.evaluation.explanation import heat_maps
-from mixlab.evaluation.networks import OnnxNetwork, TorchNetwork
+from mixlab.evaluation.explanation import heat_maps, scaled
+from mixlab.evaluation.networks import OnnxNetwork, TorchNetwork, run_onnx
 from mixlab.models.catalogue import published_name
 from mixlab.run import bundle
 from mixlab.run.folder import Run
@@ -67,12 +67,8 @@ class _Onnx:
         return self._network.logits(values)
 
     def heat(self, values: Sequence[np.ndarray], classes: Sequence[int]) -> np.ndarray:
-        maps = []
-        for pixels, index in zip(values, classes, strict=True):
-            [heat] = self._network.session.run(["heat"], {"pictures": pixels[None]})
-            shown = np.maximum(heat[0, index], 0)
-            maps.append(shown / max(float(shown.max()), np.finfo(np.float32).tiny))
-        return np.stack(maps)
+        heats = [run_onnx(self._network.session, pixels[None], ["heat"])[0] for pixels in values]
+        return scaled(np.stack([heat[0, index] for heat, index in zip(heats, classes, strict=True)]))
 
 
 class ServedModel:
