@@ -35,6 +35,7 @@ from mixlab.models.catalogue import parse_model
 from mixlab.run import checkpoint
 from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run, find_run, list_runs
+from mixlab.serving.limits import Limits
 from mixlab.serving.multipart import pictures_in
 from torture.check import Check
 from torture.hostile_archives import good_tar, zip_of
@@ -259,7 +260,7 @@ def cifar(dice: random.Random, root: Path) -> None:
 def upload(dice: random.Random, root: Path) -> None:
     body = form(*[(f"{place}.jpg", b"a picture\r\n") for place in range(dice.randint(0, 3))])
     kind = dice.choice((FORM, mutated(FORM.encode(), dice).decode("latin-1")))
-    pictures_in(mutated(body, dice), kind, most=2)
+    pictures_in(mutated(body, dice), kind, Limits(max_pictures=2))
 
 
 Parser = Callable[[random.Random, Path], None]

@@ -51,7 +51,7 @@ def test_large_pictures_go_through_an_exported_file_a_few_at_once(
     files = [*(tmp_path / f"{name}.png" for name in range(5)), tmp_path / "none.png"]
     monkeypatch.setattr(networks, "MOST_BYTES", 2 * 20 * 10 * 3)
     session = Session()
-    found = list(Classifier(description, OnnxNetwork(session)).stream(files))
+    found = list(Classifier(description, OnnxNetwork(session, "")).stream(files))
     assert session.seen == [2, 2, 1]
     assert [picture for picture, _ in found] == files
     assert isinstance(found[-1][1], UnreadableImage)

@@ -15,7 +15,7 @@ def files_aside(folder: Path) -> Iterator[Path]:
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     durable.make_folder(folder)
     for left in folder.glob(".export.*.partial"):
-        if not _is_of_another(left):
+        if _is_left_behind(left):
             shutil.rmtree(left, ignore_errors=True)
     aside = folder / f".export.{os.getpid()}.partial"
     durable.make_folder(aside)
@@ -28,17 +28,17 @@ def files_aside(folder: Path) -> Iterator[Path]:
                 path.rmdir()
 
 
-def _is_of_another(left: Path) -> bool:
-    """Whether a folder of files that are not ready is of another process, and that still lives."""
-    number = left.name.split(".")[2]
-    if not number.isdecimal() or int(number) == os.getpid():
-        return False
-    if os.name == "nt":  # where to ask is to interrupt
+def _is_left_behind(folder: Path) -> bool:
+    """Whether a folder of files that are not ready is of an export that was killed."""
+    number = folder.name.split(".")[2]
+    if number == str(os.getpid()):
         return True
+    if not number.isdecimal() or os.name == "nt":  # where to ask for a process is to interrupt it
+        return False
     try:
         os.kill(int(number), 0)
     except (ProcessLookupError, OverflowError):
-        return False
+        return True
     except OSError:  # of another user
-        pass
-    return True
+        return False
+    return False
