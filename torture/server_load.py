@@ -154,6 +154,8 @@ async def _ending(server: Server, dice: random.Random, sent: signal.Signals) -> 
     await asyncio.sleep(dice.uniform(0, 0.05))
     server.process.send(sent)
     found = await asyncio.gather(*asking, return_exceptions=True)
+    for client in clients:
+        client.close()
     wrong = [repr(each) for each in found if not isinstance(each, Reply) or each.status != 200]
     if wrong:
         return f"{sent.name}: {len(wrong)} of {MANY} without an answer: {wrong[0]}"
