@@ -83,7 +83,9 @@ def test_memory_counts_what_the_backward_pass_needs_once():
     assert measure._kept_for_backward(step)[1] == 400
 
 
-@pytest.mark.parametrize("name", ["convmixer", "vit", "resnet9"])
+@pytest.mark.parametrize(
+    "name", ["convmixer", *(pytest.param(each, marks=pytest.mark.slow) for each in ("vit", "resnet9"))]
+)
 def test_a_bench_writes_numbers_and_a_picture(name: str, tmp_path: Path):
     fields = {
         "convmixer": {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 2},

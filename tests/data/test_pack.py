@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mixlab import durable
 from mixlab.data.pack import Identity, PackedPixels, open_pack, write_pack
@@ -47,23 +45,22 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-@settings(deadline=None, max_examples=20)
-@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
-def test_a_flipped_bit_anywhere_never_gives_other_pixels(whole: bytes, tmp_path_factory, place: int, bit: int):
-    path = tmp_path_factory.mktemp("flip") / "a.pixels"
-    content = bytearray(whole)
-    content[place % len(content)] ^= 1 << bit
-    path.write_bytes(content)
-    found = packed(path)
-    if found is None:
-        return
-    reads = [found.read(index) for index in (0, 1, 3)]
-    wrong = [index for index, read in zip((0, 1, 3), reads, strict=True) if read is None]
-    assert len(wrong) == (place % len(content) // 75 != 2), "one row has the flipped bit, or the unreadable one has"
-    assert all(
-        read is None or np.array_equal(read, PIXELS[index]) for index, read in zip((0, 1, 3), reads, strict=True)
-    )
-    assert path.exists() == (not wrong), "a damaged pack is not left for the next run"
+def test_a_flipped_bit_anywhere_never_gives_other_pixels(whole: bytes, tmp_path: Path):
+    path = tmp_path / "a.pixels"
+    for place in range(0, len(whole), 7):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        path.write_bytes(content)
+        found = packed(path)
+        if found is None:
+            continue
+        reads = [found.read(index) for index in (0, 1, 3)]
+        wrong = [index for index, read in zip((0, 1, 3), reads, strict=True) if read is None]
+        assert len(wrong) == (place // 75 != 2), "one row has the flipped bit, or the unreadable one has"
+        assert all(
+            read is None or np.array_equal(read, PIXELS[index]) for index, read in zip((0, 1, 3), reads, strict=True)
+        )
+        assert path.exists() == (not wrong), "a damaged pack is not left for the next run"
 
 
 def test_a_file_that_is_cut_anywhere_is_no_pack(tmp_path: Path):
