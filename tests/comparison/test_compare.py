@@ -1,6 +1,11 @@
+import contextlib
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +22,7 @@ from mixlab.data.catalogue import parse_data
 from mixlab.errors import Interrupted, RunError, TrainingError, UsageError
 from mixlab.evaluation import leaderboard
 from mixlab.experiment import Experiment, parse_experiment
+from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Run, list_runs
 from mixlab.training import loop, step
 from mixlab.training.session import Options
@@ -118,6 +124,48 @@ def test_several_at_once_give_what_one_after_the_other_gives(tiny: dict, options
     assert [_without_clock(row) for row in two.leaderboard.rows] == [
         _without_clock(row) for row in one.leaderboard.rows
     ]
+
+
+def _signalled(number: int, to_group: bool, folder: Path) -> tuple[int, str]:
+    """Start a comparison of two trainings at once, send a signal when both have saved; return code and words."""
+    words = "compare --data digits --models convmixer_64_4 --seeds 2 --jobs 2 --budget epochs=1000 --device cpu".split()
+    words += ["--out", str(folder)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mixlab", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        while len(list(folder.glob("digits-*/checkpoints/0*/manifest.json"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        (os.killpg if to_group else os.kill)(process.pid, number)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "to_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_trainings_that_run_at_once_save_where_the_comparison_is_stopped(number: int, to_group: bool, tmp_path: Path):
+    """Ctrl-C on a terminal and a scheduler signal the whole group, `kill` the one process that was started."""
+    code, said = _signalled(number, to_group, tmp_path)
+    assert code == 130, said
+    steps = sorted(int(step) for step in re.findall(r"convmixer_64_4 seed \d saved at step (\d+)", said))
+    checkpoints = [checkpoint for run in list_runs(tmp_path) if (checkpoint := load_newest(run)[0])]
+    assert steps == sorted(checkpoint.step for checkpoint in checkpoints), said
+    assert len(steps) == 2, said
+
+
+@pytest.mark.slow
+def test_trainings_save_and_end_where_the_comparison_is_killed(tmp_path: Path):
+    _signalled(signal.SIGKILL, to_group=False, folder=tmp_path)
+    for run in list_runs(tmp_path):
+        for _ in range(400):
+            with contextlib.suppress(RunError), run.lock():
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail(f"{run.folder} is still trained")
 
 
 def test_a_time_is_left_to_each_run(tiny: dict, options: Options):

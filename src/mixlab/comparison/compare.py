@@ -186,13 +186,12 @@ def _name_unreadable(found: Leaderboard, say: Say) -> None:
 
 
 def _line(outcome: Outcome) -> str:
-    seed = f"{outcome.task.variant} seed {outcome.task.experiment.seed}"
     if outcome.run is None:
-        return f"{seed}: failed: {outcome.error}"
+        return f"{outcome.task}: failed: {outcome.error}"
     top1 = outcome.run.summary["validation"].get("top1")
     found = f"validation {top1:.2%}" if top1 is not None else "trained"
     seconds = duration(sum(row["seconds"] for row in outcome.run.timings()))
-    return f"{seed}: {found}, {'finished before' if outcome.was_finished else seconds}"
+    return f"{outcome.task}: {found}, {'finished before' if outcome.was_finished else seconds}"
 
 
 def _measured(outcome: Outcome, options: Options, say: Say) -> Outcome:

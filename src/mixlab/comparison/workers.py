@@ -2,14 +2,16 @@
 
 import multiprocessing
 import os
+import signal
 import traceback
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 
 import torch
 
+from mixlab import orphans
 from mixlab.errors import Interrupted, MixlabError
 from mixlab.experiment import Experiment
 from mixlab.run.folder import Run
@@ -23,6 +25,9 @@ class Task:
     experiment: Experiment
     options: Options
 
+    def __str__(self) -> str:
+        return f"{self.variant} seed {self.experiment.seed}"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -32,32 +37,93 @@ class Outcome:
     was_finished: bool = False  # before it was asked for
 
 
+@dataclass(frozen=True)
+class _Training:
+    """One that runs in a process of its own."""
+
+    task: Task
+    process: BaseProcess
+    said: Connection  # its outcome, or the words of its interruption
+
+    def ended(self) -> Outcome | str:
+        """Wait for the end, and return what it said; a process that was killed says nothing."""
+        try:
+            found = self.said.recv()
+        except EOFError:
+            found = ""
+        self.process.join()
+        return found
+
+
 def run_all(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
     """Yield what became of each task, as they end.
 
     Raises:
-        Interrupted: where a signal asked to stop; every training that ran has saved.
+        Interrupted: where a signal asked to stop; every training that had begun has saved.
     """
-    if jobs == 1:
-        yield from map(_run, tasks)
-        return
+    return map(_run, tasks) if jobs == 1 else _run_at_once(tasks, jobs)
+
+
+def _run_at_once(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
+    waiting, running = list(reversed(tasks)), list[_Training]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(_start(waiting.pop(), jobs))
+            ready = wait([each.said for each in running])
+            for each in [each for each in running if each.said in ready]:
+                running.remove(each)
+                yield _outcome(each)
+    except BaseException as error:
+        stopped = _stop(running)
+        if isinstance(error, KeyboardInterrupt | Interrupted):
+            raise Interrupted(f"asked to stop: {stopped}") from None
+        raise
+
+
+def _start(task: Task, jobs: int) -> _Training:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(tasks)), context, _share_cores, (jobs,)) as pool:
-        waiting = {pool.submit(_run, task): task for task in tasks}
-        try:
-            for future in as_completed(waiting):
-                yield future.result()
-        except BrokenProcessPool:
-            raise MixlabError(
-                "a training process was killed, probably for want of memory; try fewer --jobs. The same command goes on"
-            ) from None
-        except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children():
-                child.terminate()  # it saves
-            if isinstance(error, KeyboardInterrupt):
-                raise Interrupted("asked to stop: every training that ran saves") from None
-            raise
+    said, says = context.Pipe(duplex=False)
+    process = context.Process(target=_train, args=(task, jobs, says, os.getpid()))
+    process.start()
+    says.close()
+    return _Training(task, process, said)
+
+
+def _train(task: Task, jobs: int, says: Connection, parent: int) -> None:
+    """Be the process of a training, which only its parent asks to stop: Ctrl-C on a terminal would be two signals."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    orphans.end_with(parent, signal.SIGTERM)  # it saves
+    torch.set_num_threads(max((os.cpu_count() or 1) // jobs, 1))
+    try:
+        says.send(_run(task))
+    except Interrupted as interruption:  # SIGTERM: saved at step 7; go on with: ...
+        says.send(str(interruption).partition(";")[0].partition(": ")[2])
+
+
+def _outcome(ended: _Training) -> Outcome:
+    found = ended.ended()
+    if isinstance(found, Outcome):
+        return found
+    if found:  # somebody asked this one alone to stop
+        raise Interrupted(found)
+    reason = "its process was killed, probably for want of memory; try fewer --jobs. The same command goes on"
+    return Outcome(ended.task, error=reason)
+
+
+def _stop(running: list[_Training]) -> str:
+    """Ask all to save and end, wait until they have, and return what they say."""
+    for each in running:
+        each.process.terminate()
+    ends = [(each.task, each.ended()) for each in running]
+    return ", ".join(f"{task} {_ending(said)}" for task, said in ends)
+
+
+def _ending(said: Outcome | str) -> str:
+    if isinstance(said, Outcome):
+        return "finished"
+    return said or "was not in the middle of training"
 
 
 def _run(task: Task) -> Outcome:
@@ -72,7 +138,3 @@ def _run(task: Task) -> Outcome:
     except Exception as error:  # a fault of ours in one variant is no reason to lose the others
         traceback.print_exc()
         return Outcome(task, error=f"{type(error).__name__}: {error}")
-
-
-def _share_cores(jobs: int) -> None:
-    torch.set_num_threads(max((os.cpu_count() or 1) // jobs, 1))

@@ -1,10 +1,8 @@
 """Batches in a given order: from memory at once, from files through worker processes that draw nothing."""
 
-import ctypes
 import functools
 import os
 import signal
-import sys
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mixlab import orphans
 from mixlab.data import life_signs
 from mixlab.data.images import Batch, FileImages, Images, MemoryImages
 
@@ -84,7 +83,7 @@ def _ahead(source: _Batches) -> Iterator[tuple[Batch, dict[str, str]]]:
 
 def _prepare_worker(worker: int, parent: int, signs: Tensor) -> None:
     if parent:
-        _die_with(parent)
+        orphans.end_with(parent, signal.SIGKILL)  # torch's watchdog misses one that ends before it begins to watch
     life_signs.give_signs(signs, worker, os.getpid())
     torch.set_num_threads(1)
     for name in ("SIGINT", "SIGUSR1"):  # sent to the whole group; the parent decides when to stop
@@ -92,15 +91,6 @@ def _prepare_worker(worker: int, parent: int, signs: Tensor) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "alarm"):  # SIGTERM leaves the parent 20 seconds to save and to end this process itself
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(20))
-
-
-def _die_with(parent: int) -> None:
-    """End this process with its parent. Torch's watchdog misses a parent that dies before it begins to watch."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def in_order(images: Images, batch_size: int) -> list[np.ndarray]:
