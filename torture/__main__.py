@@ -1,6 +1,7 @@
 """The command line: `python -m torture`."""
 
 import argparse
+import os
 import sys
 
 from torture import sheet
@@ -13,6 +14,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m torture", description=__doc__)
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"any of {', '.join(c.name for c in CHECKS)}")
     parser.add_argument("--sample", action="store_true", help="only the cases that .ci/run takes")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="cases at once, but of checks that measure time (the cores)"
+    )
     parser.add_argument("--sheet", action="store_true", help=f"write {sheet.PLACE} from the results; run nothing")
     chosen = parser.parse_args()
     unknown = set(chosen.checks) - {check.name for check in CHECKS}
@@ -26,7 +30,7 @@ def main() -> int:
         if chosen.checks and check.name not in chosen.checks:
             continue
         cases = check.sample if chosen.sample else check.full
-        for outcome in run_missing(check, cases):
+        for outcome in run_missing(check, cases, chosen.jobs):
             if outcome.problem:
                 print(f"{check.name}  case {outcome.number}: {outcome.problem}", flush=True)
         found = [outcome for outcome in outcomes(check) if outcome.number < cases]

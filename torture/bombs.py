@@ -159,5 +159,6 @@ CHECKS = [
         full=len(BOMBS),
         sample=len(BOMBS),
         quick=3,
+        alone=True,
     )
 ]

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,7 @@ class Check:
     full: int  # cases in all
     sample: int  # of the first cases, run by .ci/run
     quick: int = 0  # of the first cases, run by make test
+    alone: bool = False  # measures time or memory that another case beside it would change
     others: str = ""  # what tools of today scored on the same kind of test
 
 
@@ -57,17 +60,25 @@ def contents(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def run_missing(check: Check, cases: int) -> Iterator[Outcome]:
-    """Run the first cases that have no result for today's sources, keeping each result as it comes."""
+def run_missing(check: Check, cases: int, jobs: int = 1) -> Iterator[Outcome]:
+    """Run the first cases that have no result for today's sources, some at once, keeping each result as it comes."""
     known = {outcome.number for outcome in outcomes(check)}
+    missing = [number for number in range(cases) if number not in known]
     path = _results(check)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for number in range(cases):
-        if number not in known:
-            outcome = run(check, number)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(outcome)) + "\n")
-            yield outcome
+    for outcome in _run_all(check, missing, 1 if check.alone else jobs):
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(outcome)) + "\n")
+        yield outcome
+
+
+def _run_all(check: Check, numbers: list[int], jobs: int) -> Iterator[Outcome]:
+    if jobs == 1:
+        yield from (run(check, number) for number in numbers)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        for ended in as_completed([pool.submit(run, check, number) for number in numbers]):
+            yield ended.result()
 
 
 def outcomes(check: Check) -> list[Outcome]:

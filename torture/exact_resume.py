@@ -7,16 +7,15 @@ best weights), the shipped weights, the metrics and the summary.
 """
 
 import hashlib
-import os
 import random
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from torture import processes
 from torture.check import Check
 
 RECIPE = """
@@ -67,7 +66,7 @@ def draw_pictures(folder: Path, each: int = 80) -> None:
 
 def command(recipe: Path, out: Path, workers: int) -> list[str]:
     flags = ["--workers", str(workers), "--stream", "--save-every", "1s", "--name", "run", "--quiet"]
-    return [sys.executable, "-m", "mixlab", "train", "-c", str(recipe), "--out", str(out), "--device", "cpu", *flags]
+    return ["train", "-c", str(recipe), "--out", str(out), "--device", "cpu", *flags]
 
 
 def fingerprint(run: Path) -> str:
@@ -78,16 +77,13 @@ def fingerprint(run: Path) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
-def kill_at(words: list[str], moment: float) -> bool:
+def kill_at(words: list[str], folder: Path, moment: float) -> bool:
     """Start a command, kill it after `moment` seconds, and return whether it was still running."""
-    process = subprocess.Popen(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
-    try:
-        process.wait(moment)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        return True
-    return False
+    process = processes.start(words, folder)
+    running = not process.wait(moment)
+    process.send(signal.SIGKILL)
+    process.wait(10)
+    return running
 
 
 def case(number: int, root: Path) -> str:
@@ -106,16 +102,22 @@ def write_recipe(path: Path, number: int, pictures: Path) -> Path:
 
 def compare(number: int, root: Path, whole: Path, broken: Path) -> str:
     """Train one recipe uninterrupted and another, which must give the same, with two kills."""
-    dice, environment = random.Random(number), {**os.environ, "OMP_NUM_THREADS": "1"}
-    started = time.monotonic()
-    subprocess.run(command(whole, root / "whole", workers=0), check=True, env=environment)
+    dice, started = random.Random(number), time.monotonic()
+    _train(command(whole, root / "whole", workers=0), root)
     length = time.monotonic() - started
     kills = 0
     for _ in range(2):
-        kills += kill_at(command(broken, root / "broken", dice.randrange(4)), dice.uniform(0.15, 0.8) * length)
-    subprocess.run(command(broken, root / "broken", dice.randrange(4)), check=True, env=environment)
+        words = command(broken, root / "broken", dice.randrange(4))
+        kills += kill_at(words, root, dice.uniform(0.1, 0.8) * length)
+    _train(command(broken, root / "broken", dice.randrange(4)), root)
     same = fingerprint(root / "whole" / "run") == fingerprint(root / "broken" / "run")
     return "" if same else f"the run differs after {kills} kills"
+
+
+def _train(words: list[str], folder: Path) -> None:
+    process = processes.ended(words, folder)
+    if process.code != 0:
+        raise RuntimeError(f"exit code {process.code}: {process.text()}")
 
 
 CHECKS = [

@@ -171,5 +171,6 @@ CHECKS = [
         full=CASES,
         sample=CASES,
         quick=CASES - 1,
+        alone=True,
     )
 ]

@@ -177,6 +177,7 @@ CHECKS = [
         case=signalled_ranks,
         full=20,
         sample=0,
+        alone=True,
     ),
     Check(
         name="T11",

@@ -302,6 +302,7 @@ CHECKS = [
         case=slow,
         full=2,
         sample=1,
+        alone=True,
     ),
     Check(
         name="V5",
@@ -323,6 +324,7 @@ CHECKS = [
         case=large,
         full=len(LARGE),
         sample=len(LARGE),
+        alone=True,
     ),
     Check(
         name="V9",

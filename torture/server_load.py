@@ -284,6 +284,7 @@ CHECKS = [
         full=2,
         sample=1,
         others="LitServe loses 41 % of the good ones",
+        alone=True,
     ),
     Check(
         name="V3",
@@ -291,6 +292,7 @@ CHECKS = [
         case=crowded,
         full=2,
         sample=1,
+        alone=True,
     ),
     Check(
         name="V7",
