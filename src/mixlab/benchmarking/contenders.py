@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixlab.kernels import library, placement
+from mixlab.kernels import graphs, library, placement
 from mixlab.models.folding import fold
 from mixlab.quiet import quiet
 
@@ -133,12 +133,18 @@ def _step(
     optimizer = torch.optim.AdamW(own.parameters(), lr=0.0, weight_decay=0.0)  # the weights stay for the comparison
     x, labels = batch.images.contiguous(memory_format=layout), batch.labels
 
+    def add_gradient(x: Tensor, labels: Tensor) -> None:
+        with _autocast(x.device, kind):
+            logits = forward(x)
+        functional.cross_entropy(logits.float(), labels).backward()
+
+    if not stock and graphs.is_usable(x.device):  # as in training
+        add_gradient = graphs.captured(add_gradient, (x, labels), own)
+
     def run() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         with _kernels(stock):
-            with _autocast(x.device, kind):
-                logits = forward(x)
-            functional.cross_entropy(logits.float(), labels).backward()
+            add_gradient(x, labels)
         optimizer.step()
         return torch.cat([each.grad.flatten().float() for each in own.parameters() if each.grad is not None])
 

@@ -34,6 +34,11 @@ def stock() -> Iterator[None]:
         _enabled.reset(token)
 
 
+def is_on() -> bool:
+    """Return whether anything but PyTorch's own operations is wanted."""
+    return _enabled.get()
+
+
 def is_usable(x: Tensor) -> bool:
     """Return whether there are kernels for a tensor; never in what is traced for export."""
     if x.device.type not in TYPES or torch.compiler.is_exporting() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
@@ -51,7 +56,7 @@ def precision(x: Tensor) -> torch.dtype:
 @torch.compiler.assume_constant_result
 def is_ready(device: torch.device) -> bool:
     """Return whether there are kernels for a device, and they are switched on."""
-    if not _enabled.get() or device.type not in TYPES:
+    if not is_on() or device.type not in TYPES:
         return False
     if device.type == "cpu":
         return library() is not None

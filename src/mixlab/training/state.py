@@ -13,6 +13,7 @@ from mixlab.data.data_set import DataSet
 from mixlab.errors import RunError
 from mixlab.experiment import Experiment
 from mixlab.kernels import placement
+from mixlab.kernels.graphs import Work
 from mixlab.models.layers import SameConv2d
 from mixlab.run.checkpoint import Checkpoint
 from mixlab.spec import DataSpec
@@ -40,6 +41,7 @@ class TrainState:
     step: int = 0  # optimiser steps taken
     epoch: int = 0  # epochs that stand in metrics.jsonl
     best: Best = field(default_factory=Best)
+    graph: tuple[object, Work] | None = None  # the gradient of a batch on a GPU, and what it was captured for
 
     @property
     def shipped(self) -> nn.Module:

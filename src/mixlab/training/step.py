@@ -1,5 +1,7 @@
 """One optimiser step, a function of the state, a batch, the seed and the step alone."""
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from mixlab import randomness
 from mixlab.data.images import Batch
 from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
-from mixlab.kernels import placement
+from mixlab.kernels import graphs, placement
 from mixlab.optim.average import update_average
 from mixlab.ranks import ALONE, Part, Ranks
 from mixlab.spec import DataSpec
@@ -62,11 +64,17 @@ def _add_gradients(
     means = [torch.zeros_like(statistic) for statistic in statistics]
     if not ranks.leads:  # the leader's sums are of all ranks and all steps before
         state.sums.zero_()
-    for part in ranks.own_parts(len(batch.whole), experiment.parts):
+    own = ranks.own_parts(len(batch.whole), experiment.parts)
+    as_graph = len(own) == 1 and not experiment.sync_batchnorm and graphs.is_usable(inputs.device)
+    for part in own:
         rows = _rows(batch, part)
         if rows.stop or experiment.sync_batchnorm:  # which waits for every rank
+            given = inputs[rows], targets[rows]
+            work = functools.partial(_add_gradient, state, experiment, len(batch.whole))
+            if as_graph and len(given[0]) == part.stop - part.start:  # not one picture is missing
+                work = _as_graph(state, work, given)
             randomness.seed_torch(inputs.device, experiment.seed, *_stream(state.step, part))
-            _add_gradient(state, experiment, inputs[rows], targets[rows], len(batch.whole))
+            work(*given)
         for statistic, mean, old in zip(statistics, means, before, strict=True):
             mean.add_(statistic, alpha=1 / parts)
             statistic.copy_(old)
@@ -100,7 +108,16 @@ def _gradients(model: nn.Module) -> list[Tensor]:
     return [parameter.grad for parameter in learned if parameter.grad is not None]
 
 
-def _add_gradient(state: TrainState, experiment: Experiment, inputs: Tensor, targets: Tensor, batch_size: int) -> None:
+def _as_graph(state: TrainState, work: graphs.Work, given: tuple[Tensor, Tensor]) -> graphs.Work:
+    """Return the work as a graph, captured where the shapes or what learns have changed; there is one at a time."""
+    key = (given[0].shape, sum(parameter.requires_grad for parameter in state.model.parameters()))
+    if state.graph is None or state.graph[0] != key:
+        state.graph = None  # before the next needs its memory
+        state.graph = key, graphs.captured(work, given, state.model, [state.sums])
+    return state.graph[1]
+
+
+def _add_gradient(state: TrainState, experiment: Experiment, batch_size: int, inputs: Tensor, targets: Tensor) -> None:
     inputs = inputs.contiguous(memory_format=placement.memory_format(state.model, inputs.device))
     dtype = DTYPES[experiment.precision]
     with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
@@ -109,4 +126,4 @@ def _add_gradient(state: TrainState, experiment: Experiment, inputs: Tensor, tar
     total = functional.cross_entropy(logits.float(), targets, weights, label_smoothing=smoothing, reduction="sum")
     state.scaler.scale(total / batch_size).backward()
     correct = (logits.argmax(1) == targets.argmax(1)).sum()
-    state.sums += torch.stack([total.detach(), correct.float(), total.new_tensor(float(len(inputs)))])
+    state.sums += torch.stack([total.detach(), correct.float(), total.new_full((), len(inputs))])
