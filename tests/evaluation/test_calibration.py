@@ -42,7 +42,8 @@ def test_no_temperature_of_a_grid_has_a_lower_loss(images: int, classes: int, te
     logits, labels = drawn(images, classes, temperature, seed)
     found = fit_temperature(logits, labels)
     assert COLDEST <= found <= HOTTEST
-    lowest = min(loss(logits, labels, each) for each in np.geomspace(COLDEST, HOTTEST, 200))
+    hottest = 1.0 if found == 1 else HOTTEST  # where the labels alone ask for more confidence
+    lowest = min(loss(logits, labels, each) for each in np.geomspace(COLDEST, hottest, 200))
     assert loss(logits, labels, found) <= lowest + 1e-12
 
 
@@ -69,6 +70,13 @@ def test_all_right_is_no_certainty_but_more_of_it_is_surer() -> None:
     few, many = drawn(20, 4, 1.0)[0], drawn(200, 4, 1.0)[0]
     surest = [fit_temperature(logits, logits.argmax(axis=1)) for logits in (few, many)]
     assert COLDEST < surest[1] < surest[0] < 1
+
+
+def test_doubt_takes_no_confidence_away_where_every_answer_is_right() -> None:
+    logits = 12 * np.eye(8)[np.arange(16) % 8]
+    wary = min(np.geomspace(COLDEST, HOTTEST, 200), key=lambda each: loss(logits, np.arange(16) % 8, each))
+    assert wary > 1
+    assert fit_temperature(logits, np.arange(16) % 8) == 1
 
 
 def test_all_wrong_ends_at_the_hot_bound() -> None:

@@ -27,10 +27,10 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
     """Return the temperature T in [0.05, 20] that minimises the mean loss of softmax(logits / T) (Guo et al., 2017).
 
     Labels count as 1 / (n + 2) uncertain, spread over all classes (after Platt, 1999): n right answers out of n are no
-    proof that the next one is right too, and without it the temperature would fall to its bound. The loss is convex in
-    1 / T, so Newton's method on its slope, held between the bounds, finds the minimum to ten digits. It ends at the
-    upper bound where the answers are no better than chance, and is 1 where all logits of an image are equal and no
-    temperature matters.
+    proof that the next one is right too, and without it the temperature would fall to its bound. Where the labels alone
+    ask for more confidence, that doubt never takes some away: T is 1 at most. The loss is convex in 1 / T, so Newton's
+    method on its slope, held between the bounds, finds the minimum to ten digits. It ends at the upper bound where the
+    answers are no better than chance, and is 1 where all logits of an image are equal and no temperature matters.
 
     Args:
         logits: (n, classes), of images that the model was not trained on.
@@ -43,14 +43,20 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> 
     shifted = _below_largest(logits)
     if not shifted.any():
         return 1.0
-    if _slope(shifted, labels, 1 / HOTTEST)[0] >= 0:
+    doubt = 1 / (len(labels) + 2)
+    labels_ask_for_more = _slope(shifted, labels, scale=1.0, doubt=0.0)[0] < 0
+    return min(_minimum(shifted, labels, doubt), 1.0 if labels_ask_for_more else HOTTEST)
+
+
+def _minimum(logits: NDArray[np.float64], labels: NDArray[np.int64], doubt: float) -> float:
+    if _slope(logits, labels, 1 / HOTTEST, doubt)[0] >= 0:
         return HOTTEST
-    if _slope(shifted, labels, 1 / COLDEST)[0] <= 0:
+    if _slope(logits, labels, 1 / COLDEST, doubt)[0] <= 0:
         return COLDEST
-    return 1 / _root(shifted, labels, low=1 / HOTTEST, high=1 / COLDEST)
+    return 1 / _root(logits, labels, 1 / HOTTEST, 1 / COLDEST, doubt)
 
 
-def _root(logits: NDArray[np.float64], labels: NDArray[np.int64], low: float, high: float) -> float:
+def _root(logits: NDArray[np.float64], labels: NDArray[np.int64], low: float, high: float, doubt: float) -> float:
     """Return the scale in (low, high) at which the slope, below 0 at `low` and above 0 at `high`, is 0.
 
     A Newton step that leaves the bracket, or is not half as long as the step before, is replaced by a bisection, so
@@ -58,7 +64,7 @@ def _root(logits: NDArray[np.float64], labels: NDArray[np.int64], low: float, hi
     """
     scale, step = 1.0, math.inf
     while high - low > TOLERANCE * low:
-        slope, curvature = _slope(logits, labels, scale)
+        slope, curvature = _slope(logits, labels, scale, doubt)
         low, high = (low, scale) if slope > 0 else (scale, high)
         newton = scale - slope / max(curvature, 1e-300)
         if abs(newton - scale) <= TOLERANCE * scale:
@@ -69,14 +75,17 @@ def _root(logits: NDArray[np.float64], labels: NDArray[np.int64], low: float, hi
     return scale
 
 
-def _slope(logits: NDArray[np.float64], labels: NDArray[np.int64], scale: float) -> tuple[float, float]:
-    """Return the first and second derivative of the mean loss of softmax(scale * logits) by the scale."""
+def _slope(logits: NDArray[np.float64], labels: NDArray[np.int64], scale: float, doubt: float) -> tuple[float, float]:
+    """Return the first and second derivative of the mean loss of softmax(scale * logits) by the scale.
+
+    Args:
+        doubt: share of each label that is spread over all classes.
+    """
     probabilities = _softmax(scale * logits)
     mean = (probabilities * logits).sum(axis=1)
     variance = (probabilities * (logits - mean[:, None]) ** 2).sum(axis=1)
-    uncertain = 1 / (len(labels) + 2)
     true = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
-    expected = (1 - uncertain) * true + uncertain * logits.mean(axis=1)
+    expected = (1 - doubt) * true + doubt * logits.mean(axis=1)
     return float((mean - expected).mean()), float(variance.mean())
 
 
