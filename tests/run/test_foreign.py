@@ -134,7 +134,11 @@ def test_what_does_not_fit_is_said(tmp_path: Path):
     assert (tmp_path / "mine" / "photo.png").exists()
     state = of_timm(8, 2, 3, 2, 3).state_dict()
     torch.save({**state, "head.weight": torch.zeros(3, 9)}, file)
-    with pytest.raises(RunError, match=r"timm.pt cannot be taken: .*classifier.weight"):
+    shapes = r"classifier.weight is float32 \(3, 9\); expected float32 \(3, 8\)"
+    with pytest.raises(RunError, match=rf"timm.pt cannot be taken: {shapes}"):
+        import_weights(file, tmp_path / "out")
+    torch.save({name: each for name, each in state.items() if name != "stem.0.bias"}, file)
+    with pytest.raises(RunError, match=r"timm.pt cannot be taken: stem.0.bias is missing"):
         import_weights(file, tmp_path / "out")
     torch.save({name: each for name, each in state.items() if not name.startswith("head")}, file)
     with pytest.raises(RunError, match="holds no classifier; its weights can be trained on"):

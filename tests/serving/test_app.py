@@ -99,6 +99,20 @@ def test_where_no_picture_can_be_read_the_status_says_so(model: Path):
     assert reply.json()["error"] == reply.json()["answers"][0]["error"]
 
 
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("top=abc", "top='abc': expected a whole number from 1 to 100,000"),
+        ("top=0", "top='0': expected a whole number from 1 to 100,000"),
+        ("heat_map=perhaps", "heat_map='perhaps': expected true or false"),
+        ("tops=1", "unknown parameter tops; did you mean top?"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_was_expected(model: Path, query: str, expected: str):
+    reply = predicted(app_of(model), PHOTOS[0], query=f"?{query}")
+    assert (reply.status_code, reply.json()["error"]) == (422, expected)
+
+
 def test_an_answer_of_too_little_confidence_has_no_label(model: Path):
     app = app_of(model)
     app.service.model.classifier.reject_below = 1.0

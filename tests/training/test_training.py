@@ -1,12 +1,14 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -341,10 +343,19 @@ def test_time_limits_become_epochs_once_and_stay(tiny: dict, options: Options, m
     run = train(parse_experiment(tiny | {"epochs": 50}), limited)
     assert run.experiment.epochs == pytest.approx(0.93 * 2.0 / 0.24, abs=0.01)
     assert run.metrics()[-1]["step"] == round(run.experiment.epochs * 3)
+    assert "it took" not in run.log.read_text()
     monkeypatch.setattr(plan, "_measure", lambda *arguments: (0.02, 0.0))
     assert train(parse_experiment(tiny | {"epochs": 50}), limited) == run
     with pytest.raises(TrainingError, match="too short to learn anything"):
         train(parse_experiment(tiny | {"epochs": 50}), Options(device="cpu", out=options.out, max_seconds=0.01))
+
+
+def test_a_training_that_took_longer_than_it_was_given_says_so(
+    tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(plan, "_measure", lambda *arguments: (0.0001, 0.0))  # far too hopeful
+    run = train(parse_experiment(tiny | {"epochs": 3}), replace(options, max_seconds=0.1))
+    assert re.search(r"note     it took .* of the .* it was given: the machine was slower", run.log.read_text())
 
 
 def test_a_dry_run_writes_nothing_and_counts_everything(tiny: dict, options: Options):

@@ -139,26 +139,31 @@ def read_bundle(place: Run | Path) -> Bundle:
         if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
             raise RunError(f"{folder / WEIGHTS} does not match the SHA-256 in {DESCRIPTION}; copy the bundle again")
         state = safetensors.torch.load(weights)
-        check_fits(description, state)
+        if reason := misfit(description, state):
+            raise RunError(f"{WEIGHTS} does not hold the model of {DESCRIPTION}: {reason}")
         return Bundle(description, state)
     except (safetensors.SafetensorError, MixlabError) as error:
         raise RunError(f"the bundle {folder} cannot be used: {error}") from None
 
 
-def check_fits(description: BundleDescription, state: dict[str, Tensor]) -> None:
-    """Refuse weights of another model before memory is taken for it."""
+def misfit(description: BundleDescription, state: dict[str, Tensor]) -> str:
+    """Return why weights are not those of the model, or ""; no memory is taken for it."""
     with torch.device("meta"):
         expected = description.model.build(description.spec).state_dict()
-    wrong = [name for name, tensor in expected.items() if name not in state or state[name].shape != tensor.shape]
-    if wrong or len(state) > len(expected):
-        name = wrong[0] if wrong else next(name for name in state if name not in expected)
-        raise RunError(f"{WEIGHTS} does not hold the model of {DESCRIPTION}: {name} is missing, too many or too large")
     for name, tensor in expected.items():
-        if state[name].dtype != tensor.dtype:
-            raise RunError(f"{WEIGHTS} holds {name} as {state[name].dtype}; expected {tensor.dtype}")
-    spoilt = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    if spoilt:
-        raise RunError(f"{WEIGHTS} holds numbers that are not finite: {spoilt[0]}")
+        found = state.get(name)
+        if found is None:
+            return f"{name} is missing"
+        if found.shape != tensor.shape or found.dtype != tensor.dtype:
+            return f"{name} is {_form(found)}; expected {_form(tensor)}"
+        if not found.isfinite().all():
+            return f"{name} holds numbers that are not finite"
+    unknown = [name for name in state if name not in expected]
+    return f"the model has no {unknown[0]}" if unknown else ""
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def is_bundle(folder: Path) -> bool:

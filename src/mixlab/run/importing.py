@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from mixlab import durable
-from mixlab.errors import DataError, MixlabError, RunError, UsageError
+from mixlab.errors import DataError, RunError, UsageError
 from mixlab.models import inspection
 from mixlab.models.catalogue import PUBLISHED, AnyModelConfig
 from mixlab.models.convmixer import Activation
 from mixlab.places import expand_user
 from mixlab.run import foreign
-from mixlab.run.bundle import Bundle, BundleDescription, check_fits, write_bundle
+from mixlab.run.bundle import Bundle, BundleDescription, misfit, write_bundle
 from mixlab.run.card import model_card
 from mixlab.spec import DataSpec
 
@@ -56,10 +56,8 @@ def import_weights(
         origin = f"{file.name}, SHA-256 {hashlib.file_digest(opened, 'sha256').hexdigest()}"
     description = BundleDescription(mixlab=version("mixlab"), model=model, spec=spec, origin=origin)
     bundle = Bundle(description, _with_counters(state, description))
-    try:
-        check_fits(description, bundle.state)
-    except MixlabError as error:
-        raise RunError(f"{file} cannot be taken: {error}") from None
+    if reason := misfit(description, bundle.state):
+        raise RunError(f"{file} cannot be taken: {reason}")
     write_bundle(folder, bundle, model_card(description, inspection.parameters(bundle.build()), command))
     return bundle
 

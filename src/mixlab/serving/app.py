@@ -25,7 +25,7 @@ from mixlab.serving.metrics import CONTENT_TYPE
 from mixlab.serving.model import ServedModel
 from mixlab.serving.multipart import Picture, pictures_in
 from mixlab.serving.refusal import Refusal, error_body
-from mixlab.serving.schema import BODY, ERRORS, NoPrediction, Prediction, Query, errors
+from mixlab.serving.schema import BODY, ERRORS, EXPECTED, NoPrediction, Prediction, Query, errors
 from mixlab.serving.service import Service
 
 TYPES = {
@@ -216,7 +216,7 @@ def _wrong_value(error: Any) -> str:
     name = str(error["loc"][-1])
     if error["type"] == "extra_forbidden":
         return f"unknown parameter {name}{did_you_mean(name, Query.model_fields)}"
-    return f"{name}={shown(error.get('input'))}: {error['msg']}"
+    return f"{name}={shown(error.get('input'))}: {EXPECTED.get(name, error['msg'])}"
 
 
 def _error(status: int, message: str, headers: Any = None) -> Response:

@@ -19,11 +19,17 @@ ERRORS: dict[int, str] = {
 }
 
 
+MOST = 100_000  # classes that can be asked for
+
+
 class Query(Config):
     """What is in the address of /predict."""
 
-    top: Annotated[int, Field(ge=1, le=100_000)] = 5
+    top: Annotated[int, Field(ge=1, le=MOST)] = 5
     heat_map: bool = False
+
+
+EXPECTED = {"top": f"expected a whole number from 1 to {MOST:,}", "heat_map": "expected true or false"}
 
 
 class Error(BaseModel):

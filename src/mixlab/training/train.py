@@ -19,13 +19,15 @@ from mixlab.training.guard import GoBack
 from mixlab.training.loop import save, train_to_end
 from mixlab.training.lr_range import RangeTest, Sweep, measure
 from mixlab.training.memory import fit_parts
-from mixlab.training.plan import Plan, resolve, settle
+from mixlab.training.plan import Plan, duration, resolve, settle
 from mixlab.training.prepare import check_data, check_same_data, hold, note_changes, report_unreadable
 from mixlab.training.progress import Screen
 from mixlab.training.session import Options, Session
 from mixlab.training.signals import StopSignals
 from mixlab.training.start import state_to_go_on_from
 from mixlab.training.state import TrainState
+
+LATE = 1.2  # times what a training may take, from which on it says so
 
 
 def train(experiment: Experiment, options: Options) -> Run:
@@ -168,7 +170,17 @@ def _train(run: Run, asked: Request, options: Options, screen: Screen, together:
         if options.tensorboard:
             tensorboard.log_filters(run, state.shipped, state.step)
         finish(run, experiment, data, device, state, options.workers)
+        screen.say(_late(run, asked.max_seconds))
         screen.say(f"finished {run.folder}")
+
+
+def _late(run: Run, allowed: float) -> list[str]:
+    """Return a line where a training took far longer than it was allowed: epochs cannot be taken back."""
+    taken = sum(row["seconds"] for row in run.timings())
+    if not allowed or taken < LATE * allowed:
+        return []
+    why = "the machine was slower than when its speed was measured, before step 0"
+    return [f"note     it took {duration(taken)} of the {duration(allowed)} it was given: {why}"]
 
 
 def _train_to_end(session: Session) -> TrainState:
