@@ -56,6 +56,15 @@ def pictures(drawn: Path, tmp_path: Path) -> Path:
     return shutil.copytree(drawn, tmp_path / "pictures")
 
 
+@pytest.fixture
+def others(drawn: Path, tmp_path: Path) -> Path:
+    """A folder of as many pictures of the same classes that no model has learned, by their names."""
+    shutil.copytree(drawn, tmp_path / "others")
+    for path in (tmp_path / "others").glob("*/*.png"):
+        path.rename(path.with_name(f"other-{path.name}"))
+    return tmp_path / "others"
+
+
 @pytest.fixture(scope="session")
 def tiny_on() -> Callable[[Path], dict]:
     """Return the values of an experiment on a folder that takes about a second."""

@@ -157,6 +157,16 @@ def test_trainings_that_run_at_once_save_where_the_comparison_is_stopped(number:
 
 
 @pytest.mark.slow
+def test_a_script_without_a_main_guard_is_told_of_it(tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text("import mixlab\nmixlab.compare(['convmixer_64_4'], data='digits', epochs=1, seeds=2, jobs=2)\n")
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "ended with exit code 1 before it could train" in done.stderr
+    assert '`if __name__ == "__main__":` around the call' in done.stderr
+
+
+@pytest.mark.slow
 def test_trainings_save_and_end_where_the_comparison_is_killed(tmp_path: Path):
     _signalled(signal.SIGKILL, to_group=False, folder=tmp_path)
     for run in list_runs(tmp_path):

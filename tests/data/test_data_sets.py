@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mixlab.data.catalogue import parse_data
+from mixlab.data.catalogue import check_outside, parse_data
 from mixlab.data.check import check
 from mixlab.data.downloads import DOWNLOADS, data_home, fetch
 from mixlab.data.images import FileImages, MemoryImages, read_exact
@@ -87,6 +87,21 @@ def test_a_second_part_is_the_test_set_whatever_its_name(pictures: Path, tmp_pat
     data = parse_data(str(root)).load(0, True)
     assert len(data.test) == 40
     assert len(data.train) + len(data.validation) == 40
+
+
+def test_results_are_not_written_among_pictures(pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(pictures)
+    for data, place in ((".", "runs"), (str(pictures), "red/deeper/runs"), (str(pictures), str(pictures))):
+        with pytest.raises(UsageError, match=r"lies in the data's folder .*, where nothing is written"):
+            check_outside(parse_data(data), Path(place))
+    check_outside(parse_data("."), Path("../runs"))
+    check_outside(parse_data(str(pictures.parent / "pictures-2")), Path("runs"))  # there is none: loading says so
+    check_outside(parse_data("digits"), Path("runs"))
+
+
+def test_a_name_that_renames_no_class_is_said(pictures: Path):
+    with pytest.raises(UsageError, match=r"data.rename: there is no class 'bleu'; did you mean blue\?"):
+        parse_data(expand(str(pictures)) | {"rename": {"bleu": "sky"}}).load(0, True)
 
 
 def test_classes_are_renamed_without_moving_labels(pictures: Path):
@@ -207,6 +222,12 @@ def test_stats_are_the_mean_and_deviation_of_the_pixels():
     assert found["mean"] == pytest.approx([images.mean().item()])
     assert found["std"] == pytest.approx([images.std(correction=0).item()])
     assert found["mean"][0] == pytest.approx(0.3053, abs=5e-4)
+
+
+def test_stats_are_of_the_splits_of_a_seed_and_a_protocol():
+    other, whole = stats(parse_data("digits"), 0, seed=7), stats(parse_data("digits"), 0, carve_validation=False)
+    assert other["mean"] != stats(parse_data("digits"), 0)["mean"]
+    assert set(whole["splits"]) == {"train", "test"}
 
 
 def test_training_canvases_are_close_to_what_evaluation_sees(tmp_path: Path, spec):

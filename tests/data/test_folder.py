@@ -233,3 +233,15 @@ def test_a_folder_may_be_called_as_a_kind_of_data_set(pictures: Path, monkeypatc
         assert expand(name)["name"] == "folder"
     with pytest.raises(DataError, match="neither a data set nor a folder"):
         expand("folder")
+
+
+def test_a_class_that_no_text_can_hold_is_refused_before_anything_is_trained(make):
+    root = make("cat/1.jpg", "dog/1.jpg")
+    os.rename(root / "cat", os.fsdecode(os.fsencode(root) + b"/caf\xe9"))
+    assert "is no UTF-8, so it cannot be written down; rename its folder" in refusal(root)
+
+
+def test_a_hidden_folder_of_images_is_left_out_and_named(make):
+    listing = scan(make("cat/1.jpg", "dog/1.jpg", ".22 rifle/1.jpg", ".git/config", "cat/.thumbs/1.jpg", "dog/.x.jpg"))
+    assert listing.classes == ("cat", "dog")
+    assert listing.hidden == (".22 rifle",)

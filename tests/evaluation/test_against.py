@@ -52,24 +52,24 @@ def test_few_pictures_prove_nothing_even_where_none_changed(run: Run):
     assert problem.endswith(f" points worse than that of {run.name}, more than 10 points")
 
 
-def test_every_flip_is_named_with_what_both_said(run: Run, pictures: Path, tmp_path: Path):
-    found = mixlab.evaluate(run, data=pictures, workers=0, against=turned(run, tmp_path / "turned")).against
+def test_every_flip_is_named_with_what_both_said(run: Run, others: Path, tmp_path: Path):
+    found = mixlab.evaluate(run, data=others, workers=0, against=turned(run, tmp_path / "turned")).against
     assert found is not None
     assert (found.here, found.there, found.difference.verdict, found.failures()) == (1.0, 0.0, "better", [])
     with (found.folder / "flips.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["image"] for row in rows} == {f"{name}/{index}.png" for name in ("blue", "red") for index in range(20)}
+    assert {row["image"] for row in rows} == {path.relative_to(others).as_posix() for path in others.glob("*/*.png")}
     assert all((row["change"], row["here"]) == ("won", row["class"]) != ("won", row["there"]) for row in rows)
     assert (found.folder / "won.png").read_bytes().startswith(b"\x89PNG")
     assert not (found.folder / "lost.png").exists()
     assert json.loads((found.folder / "against.json").read_text())["won"] == 40
 
 
-def test_a_worse_model_is_refused_with_the_classes_that_got_worse(run: Run, pictures: Path, tmp_path: Path):
+def test_a_worse_model_is_refused_with_the_classes_that_got_worse(run: Run, others: Path, tmp_path: Path):
     before = tmp_path / "before"
     shutil.copytree(run.bundle, before)
     turned(run, run.bundle)
-    found = mixlab.evaluate(run, data=pictures, workers=0, against=before).against
+    found = mixlab.evaluate(run, data=others, workers=0, against=before).against
     assert found is not None
     top1, blue, red = found.failures()
     assert top1.startswith("top-1 is worse than that of ")
@@ -121,7 +121,7 @@ def test_pictures_that_the_other_one_learned_are_left_out(tiny: dict, pictures: 
     later = mixlab.train(**tiny, name="later", out=tmp_path / "runs", quiet=True, device="cpu", workers=0)
     found = mixlab.evaluate(later, workers=0, against=run).against
     assert found is not None
-    learned = set(run.read_splits()["train"])
+    learned = {*run.read_splits()["train"], *run.read_splits()["validation"]}
     test = later.read_splits()["test"]
     assert 0 < found.learned_there == sum(name in learned for name in test)
     assert found.difference.images == len(test) - found.learned_there
@@ -137,13 +137,11 @@ def test_no_class_in_common_is_said_before_test_is_read(run: Run, tmp_path: Path
     assert run.readings("test") == 0
 
 
-def test_the_command_ends_with_3_where_the_model_is_worse(
-    run: Run, pictures: Path, tmp_path: Path, monkeypatch, capsys
-):
+def test_the_command_ends_with_3_where_the_model_is_worse(run: Run, others: Path, tmp_path: Path, monkeypatch, capsys):
     good = tmp_path / "good"
     shutil.copytree(run.bundle, good)
     turned(run, run.bundle)
-    words = ["evaluate", str(run.folder), "--data", str(pictures), "--against", str(good), "--workers", "0"]
+    words = ["evaluate", str(run.folder), "--data", str(others), "--against", str(good), "--workers", "0"]
     monkeypatch.setattr(sys, "argv", ["mixlab", *words])
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -9,6 +9,7 @@ from PIL import Image
 
 import mixlab
 from mixlab.errors import DataError, MixlabError, RunError, UnreadableImage, UsageError
+from mixlab.run.bundle import Bundle, read_bundle, write_bundle
 from mixlab.run.folder import Run
 
 
@@ -63,9 +64,40 @@ def test_classes_that_the_model_does_not_know_can_be_left_out(run: Run, pictures
         mixlab.evaluate(run, data={"name": str(other), "ignore_unknown_classes": True}, workers=0)
 
 
-def test_a_folder_without_parts_is_test_data_as_a_whole(run: Run, pictures: Path, tmp_path: Path):
-    shutil.copytree(pictures, tmp_path / "other")
-    assert mixlab.evaluate(run, data=tmp_path / "other", workers=0).metrics.images == 40
+def test_a_folder_without_parts_is_test_data_as_a_whole(run: Run, others: Path):
+    found = mixlab.evaluate(run, data=others, workers=0)
+    assert (found.metrics.images, found.learned, found.own_data) == (40, 0, False)
+
+
+def test_of_what_a_model_was_trained_on_only_the_test_pictures_are_measured(run: Run, pictures: Path, tmp_path: Path):
+    """Wherever the folder lies now; a run's are its test pictures, and the reading is one of them."""
+    test = run.read_splits()["test"]
+    moved = shutil.copytree(pictures, tmp_path / "moved")
+    found = [mixlab.evaluate(place, data=moved, workers=0, out=tmp_path / "runs") for place in (run, run.bundle)]
+    assert [(each.metrics.images, each.own_data) for each in found] == [(len(test), True)] * 2
+    assert run.readings("test") == 1
+
+
+def test_of_a_folder_that_has_changed_what_the_run_learned_is_left_out(run: Run, pictures: Path):
+    for name in ("blue", "red"):
+        shutil.copy(pictures / name / "0.png", pictures / name / "new.png")
+    found = mixlab.evaluate(run, data=pictures, workers=0)
+    splits = run.read_splits()
+    assert found.learned == len(splits["train"]) + len(splits["validation"])
+    assert found.metrics.images == 42 - found.learned
+
+
+def test_classes_of_imagenette_are_known_by_both_their_names(run: Run, others: Path, tmp_path: Path):
+    bundle = read_bundle(run)
+    spec = bundle.description.spec.model_copy(update={"classes": ("tench", "church")})
+    write_bundle(tmp_path / "known", Bundle(bundle.description.model_copy(update={"spec": spec}), bundle.state), "")
+    (others / "blue").rename(others / "n01440764")
+    (others / "red").rename(others / "n03028079")
+    (others / "zebra").mkdir()
+    shutil.copy(others / "n01440764" / "other-0.png", others / "zebra")
+    data = {"name": str(others), "ignore_unknown_classes": True}
+    found = mixlab.evaluate(tmp_path / "known", data=data, workers=0, out=tmp_path / "runs")
+    assert (found.metrics.images, found.metrics.top1.value, found.left_out) == (40, 1.0, {"zebra": 1})
 
 
 def test_data_that_changed_since_the_training_is_refused(run: Run, pictures: Path):

@@ -98,4 +98,10 @@ def test_names_of_files_are_plain_and_unlike():
     taken: set[str] = set()
     names = ["red/1.png", "blue/1.jpg", "A b$.png", "a B&.png", "-", "caf\udce9.jpg", "x" * 300 + ".png"]
     found = [file_name(name, taken) for name in names]
-    assert found == ["1", "1-2", "A-b", "a-B-2", "picture", "caf", "x" * 80]
+    assert found == ["1", "1-2", "A-b", "a-B-2", "picture", "caf", "x" * 150]
+
+
+def test_names_of_files_are_cut_by_bytes():
+    found = file_name("鳥" * 81 + ".png", set())
+    assert len(found.encode()) == 150
+    assert set(found) == {"鳥"}

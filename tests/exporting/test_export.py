@@ -93,7 +93,7 @@ def test_a_file_that_answers_as_the_network_gets_its_name(
     assert found.path == tmp_path / "export" / "onnx" / "model.onnx"
     assert found.path.read_text() == "new"
     report = json.loads((found.path.parent / "parity.json").read_text())
-    assert (report["pictures"], report["what"], report["problem"]) == (30, "test of pictures", "")
+    assert (report["pictures"], report["what"], report["problem"]) == (30, "pictures", "")
     assert report["ways"][-1]["bytes"] == len("new")  # not those of model.json
     assert sorted(path.name for path in found.path.parent.iterdir()) == ["model.json", "model.onnx", "parity.json"]
 
@@ -129,14 +129,15 @@ def test_only_what_a_killed_export_left_is_removed(tmp_path: Path, monkeypatch: 
 
 
 def test_those_that_calibrate_do_not_judge(bundle: Path, pictures: Path):
-    spec = read_bundle(bundle).description.spec
-    judges = find_judges(None, api.data_sets.parse_data(str(pictures)), spec, 10, calibrate=True)
+    model, data = read_bundle(bundle).description, api.data_sets.parse_data(str(pictures))
+    judges = find_judges(None, data, model, 10, calibrate=True)
     assert len(judges.images) == 10
-    assert len(judges.calibration) == 20
+    assert len(judges.calibration) == 17
     assert not set(judges.images.names) & set(judges.calibration.names)
     assert set(judges.images.labels) == set(judges.calibration.labels) == {0, 1}
-    judges = find_judges(None, api.data_sets.parse_data(str(pictures)), spec, 0)
-    assert (len(judges.images), len(judges.calibration)) == (40, 0)
+    judges = find_judges(None, data, model, 0)
+    assert (len(judges.images), len(judges.calibration)) == (34, 0)
+    assert not set(judges.images.names) & set(data.load(0, False).test.names), "test pictures are for evaluate alone"
 
 
 def test_what_cannot_be_exported_is_said(bundle: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -121,6 +121,14 @@ def bins():
     return reliability_of(np.array([0.6, 0.9]), np.array([False, True]))
 
 
+def test_classes_without_test_pictures_are_no_part_of_the_chart_whose_hardest_come_first():
+    drawn = charts.recalls(list("abcde"), {"model": {"a": 0.9, "c": 0.1, "e": 0.5}, "empty": {}})
+    names = [text for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawn) if text in "abcde"]
+    assert names == ["c", "e", "a"]
+    many = [f"class {number}" for number in range(60)]
+    assert "class 59" in charts.recalls(many, {"model": dict.fromkeys(many[45:], 0.5)})
+
+
 @pytest.mark.parametrize("name", [FORMULA, "a$b$_{", "c$", "_hidden", "<i>&"])
 @pytest.mark.parametrize(
     "draw",

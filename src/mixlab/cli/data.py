@@ -76,7 +76,8 @@ def stats(name: str, overrides: tuple[str, ...], workers: int, as_json: bool, **
     """Count the pictures of each class, and measure mean and standard deviation of the training pictures."""
     from mixlab.data.stats import stats as measure
 
-    found = measure(_experiment(name, overrides, options).data, workers)
+    experiment = _experiment(name, overrides, options)
+    found = measure(experiment.data, workers, experiment.seed, experiment.protocol == "honest")
     if as_json:
         return common.print_json(found)
     common.print_table(

@@ -74,8 +74,12 @@ def _print(found: Any) -> None:
 
     measured = found.metrics
     common.echo(f"{found.split}: {measured.images:,} pictures, read {_times(found.readings)} for this run")
+    if found.own_data:
+        common.echo("note     the model was trained on this data; measured is that split of it alone", err=True)
     for name, reason in found.unreadable.items():
         common.echo(f"skipped  {name}: {reason}", err=True)
+    if found.learned:
+        common.echo(f"left out {counted(found.learned, 'picture')} that the model has learned", err=True)
     for name, images in found.left_out.items():
         common.echo(f"left out {counted(images, 'picture')} of {name}, which the model does not know", err=True)
     rows = [

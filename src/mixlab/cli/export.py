@@ -14,6 +14,7 @@ from mixlab.cli import common
 @click.option(
     "--data", default="", metavar="NAME|FOLDER", help="Pictures to check it on; else the validation pictures."
 )
+@common.ignore_unknown_classes
 @click.option("--images", default="512", show_default=True, metavar="N|all", help="How many of them.")
 @common.reject_below
 @click.option(
@@ -22,7 +23,9 @@ from mixlab.cli import common
 @click.option("--download", is_flag=True, help="For web: have npm fetch it, once.")
 @common.as_json
 @common.quiet_warnings
-def export(run: str, kind: str, as_json: bool, images: str, **options: Any) -> None:
+def export(
+    run: str, kind: str, as_json: bool, images: str, data: str, ignore_unknown_classes: bool, **options: Any
+) -> None:
     """Write the network of RUN, a finished run or a bundle folder, as one file that runs without mixlab.
 
     The file takes decoded pictures of any size, resizes them as in training, and gives calibrated probabilities and
@@ -38,7 +41,10 @@ def export(run: str, kind: str, as_json: bool, images: str, **options: Any) -> N
 
     if kind != "web" and (options["runtime"] or options["download"]):
         raise click.UsageError("--runtime and --download are for --to web.")
-    found = api.export(run, kind, images=_count(images), say=_say, **options)
+    if ignore_unknown_classes and not data:
+        raise click.UsageError("--ignore-unknown-classes goes with --data; a run knows the classes of its own data.")
+    other = common.data_fields(data, ignore_unknown_classes) if data else ""
+    found = api.export(run, kind, images=_count(images), data=other, say=_say, **options)
     if as_json:
         return common.print_json({"path": str(found.path), **found.parity.as_json()})
     _print(found)

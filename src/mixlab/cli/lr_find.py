@@ -32,6 +32,7 @@ def lr_find(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     Pictures, their order, augmentation, batch size and precision are those that mixlab train would have with the same
     flags; mixlab train --lr auto does all this by itself.
     """
+    from mixlab.data.catalogue import check_outside
     from mixlab.training import fine_tuning, lr_files
     from mixlab.training import train as training
     from mixlab.training.lr_range import Sweep
@@ -39,6 +40,7 @@ def lr_find(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
 
     sweep = Sweep.parse({key: options[key] for key in ("low", "high", "steps", "shape") if options[key] is not None})
     experiment = fine_tuning.compose(options["recipe"], common.experiment_values(options), overrides)
+    check_outside(experiment.data, Path(options["out"]))
     if options["download"]:
         common.fetch_missing([experiment.data])
     chosen = Options(device=options["device"], workers=options["workers"], stream=options["stream"])

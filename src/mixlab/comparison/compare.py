@@ -18,6 +18,7 @@ from mixlab.comparison.budget import Cost, cost_of, load_each, with_budget
 from mixlab.comparison.request import Budget, ComparisonRequest, Variant, naming
 from mixlab.comparison.workers import Outcome, Task, run_all
 from mixlab.config import digest
+from mixlab.data.catalogue import check_outside
 from mixlab.errors import Interrupted, MixlabError, RunError, TrainingError, UsageError, did_you_mean
 from mixlab.evaluation import evaluate, leaderboard
 from mixlab.evaluation.leaderboard import SPLIT, Failure, Leaderboard, counted
@@ -69,6 +70,8 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
         Interrupted: where a signal asked to stop; the same command goes on.
     """
     device = devices.choose_device(options.device)  # a wrong name would fail run by run
+    for variant in request.variants:
+        check_outside(variant.experiment.data, options.out)
     priced = costs(request)
     experiments = _in_one_precision([experiment for _, experiment, _ in priced], device)
     prepared = [

@@ -75,7 +75,7 @@ def _run_at_once(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
                 running.remove(each)
                 yield _outcome(each)
     except BaseException as error:
-        stopped = _stop(running)
+        stopped = _stop(running, asked=isinstance(error, KeyboardInterrupt) and not hasattr(os, "setpgid"))
         if isinstance(error, KeyboardInterrupt | Interrupted):
             raise Interrupted(f"asked to stop: {stopped}") from None
         raise
@@ -108,13 +108,29 @@ def _outcome(ended: _Training) -> Outcome:
         return found
     if found:  # somebody asked this one alone to stop
         raise Interrupted(found)
-    reason = "its process was killed, probably for want of memory; try fewer --jobs. The same command goes on"
-    return Outcome(ended.task, error=reason)
+    return Outcome(ended.task, error=_silence(ended.process.exitcode or 0))
 
 
-def _stop(running: list[_Training]) -> str:
-    """Ask all to save and end, wait until they have, and return what they say."""
-    for each in running:
+def _silence(code: int) -> str:
+    """Say why a process ended without a word."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return (
+            f"its process was ended by {name}, probably for want of memory; try fewer --jobs. The same command goes on"
+        )
+    return (
+        f"its process ended with exit code {code} before it could train; what it said is above. A script that runs "
+        'several trainings at once needs `if __name__ == "__main__":` around the call'
+    )
+
+
+def _stop(running: list[_Training], asked: bool) -> str:
+    """Wait until all have saved and ended, and return what they say.
+
+    Args:
+        asked: they are asked already: Ctrl-C on Windows reaches every process.
+    """
+    for each in running if not asked else ():
         each.process.terminate()
     ends = [(each.task, each.ended()) for each in running]
     return ", ".join(f"{task} {_ending(said)}" for task, said in ends)

@@ -4,6 +4,7 @@ Splits are train, validation and test. The test images are the data set's own se
 seeds; validation is carved from the training images by seed.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from mixlab.data.names import expand
 from mixlab.data.shard_places import root_of
 from mixlab.data.shards import list_shards
 from mixlab.data.splits import carve
-from mixlab.errors import DataError
+from mixlab.errors import DataError, UsageError, did_you_mean
 from mixlab.places import expand_user
 from mixlab.spec import DataSpec, ResizeMode
 
@@ -104,6 +105,7 @@ class Parts:
     test: FileImages
     ignored: int
     empty_classes: tuple[str, ...]
+    hidden: tuple[str, ...] = ()
 
 
 class PicturesConfig(Config):
@@ -124,7 +126,8 @@ class PicturesConfig(Config):
     @property
     def label(self) -> str:
         """What runs and cards call the data."""
-        return root_of(expand_user(self.path).resolve()).name
+        name = root_of(expand_user(self.path).resolve()).name
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
 
     @property
     def channels(self) -> int:
@@ -140,14 +143,14 @@ class PicturesConfig(Config):
         if len(found.test):
             return self._carved(found, seed=0, carve_validation=False)
         nothing = found.train.select(np.arange(0))
-        return DataSet(found.spec, nothing, nothing, found.train, found.ignored, found.empty_classes)
+        return DataSet(found.spec, nothing, nothing, found.train, found.ignored, found.empty_classes, found.hidden)
 
     def load(self, seed: int, carve_validation: bool) -> DataSet:
         return self._carved(self.parts(), seed, carve_validation)
 
     def _carved(self, found: Parts, seed: int, carve_validation: bool) -> DataSet:
         data = self._split(found, seed, carve_validation)
-        return replace(data, ignored=found.ignored, empty_classes=found.empty_classes)
+        return replace(data, ignored=found.ignored, empty_classes=found.empty_classes, hidden=found.hidden)
 
     def _split(self, found: Parts, seed: int, carve_validation: bool) -> DataSet:
         spec, canvas = found.spec, round(found.spec.image_size * self.canvas_scale)
@@ -164,6 +167,9 @@ class PicturesConfig(Config):
         return _split(spec, _select_files(train, rest, canvas), test, config, seed, carve_validation)
 
     def _spec_of(self, classes: Sequence[str]) -> DataSpec:
+        unknown = [name for name in self.rename if name not in classes]
+        if unknown:
+            raise UsageError(f"data.rename: there is no class {unknown[0]!r}{did_you_mean(unknown[0], classes)}")
         known = IMAGENETTE_CLASSES if set(classes) <= set(IMAGENETTE_CLASSES) else {}
         names = known | self.rename
         return _spec(self, tuple(names.get(name, name) for name in classes))
@@ -184,7 +190,7 @@ class FolderConfig(PicturesConfig):
         root, listing = self.listing()
         spec = self._spec_of(listing.classes)
         train, validation, test = (_files(root, listed, spec) for listed in listing.splits.values())
-        return Parts(spec, train, validation, test, listing.ignored, listing.empty_classes)
+        return Parts(spec, train, validation, test, listing.ignored, listing.empty_classes, listing.hidden)
 
 
 class ShardsConfig(PicturesConfig):
@@ -213,6 +219,18 @@ def foreign(config: DataConfig) -> DataSet:
     if isinstance(config, PicturesConfig):
         return config.load_whole()
     return config.load(seed=0, carve_validation=False)
+
+
+def check_outside(config: DataConfig, results: Path) -> None:
+    """Raise UsageError where results would be written among pictures, and be pictures of the next training."""
+    if not isinstance(config, PicturesConfig):
+        return
+    place = expand_user(config.path)
+    root = (root_of(place) if isinstance(config, ShardsConfig) else place).resolve()
+    if root.is_dir() and results.resolve().is_relative_to(root):
+        raise UsageError(
+            f"{results} lies in the data's folder {root}, where nothing is written; choose another with --out"
+        )
 
 
 def parse_data(data: Any) -> DataConfig:

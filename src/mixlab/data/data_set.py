@@ -18,6 +18,7 @@ class DataSet:
     test: Images
     ignored: int = 0  # files that are by their names no images, or of no training class
     empty_classes: tuple[str, ...] = ()  # folders of training classes without images, which are left out
+    hidden: tuple[str, ...] = ()  # folders with images that are left out because their names begin with a dot
 
     @property
     def splits(self) -> dict[str, Images]:
@@ -26,9 +27,12 @@ class DataSet:
     @property
     def notes(self) -> list[str]:
         """What the reader should know."""
-        empty = f"classes without images are left out: {', '.join(self.empty_classes)}"
-        ignored = f"{self.ignored} files are left out: by their names no images, or of no training class"
-        return [*([empty] if self.empty_classes else []), *([ignored] if self.ignored else [])]
+        said = {
+            f"classes without images are left out: {', '.join(self.empty_classes)}": self.empty_classes,
+            f"hidden folders are left out, though they hold images: {', '.join(self.hidden)}": self.hidden,
+            f"{self.ignored} files are left out: by their names no images, or of no training class": self.ignored,
+        }
+        return [note for note, is_so in said.items() if is_so]
 
     def split(self, name: str) -> Images:
         """Return one split by name.

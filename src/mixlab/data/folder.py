@@ -27,6 +27,7 @@ class FolderListing:
     test: Items
     ignored: int  # files that are no images, or are in no class
     empty_classes: tuple[str, ...]  # training folders without images
+    hidden: tuple[str, ...]  # folders beside those of classes whose name begins with a dot, with images
 
     @property
     def splits(self) -> dict[Split, Items]:
@@ -63,7 +64,8 @@ def scan(root: Path, labels_csv: str = "", ignore_unknown_classes: bool = False)
     if not test:
         validation, test = (), validation
     ignored += sum(unknown.values())
-    return FolderListing(classes, train, validation, test, ignored, tuple(sorted(empty, key=natural_key)))
+    hidden = () if labels_csv else _hidden(place)
+    return FolderListing(classes, train, validation, test, ignored, tuple(sorted(empty, key=natural_key)), hidden)
 
 
 def _check_root(given: Path, root: Path) -> None:
@@ -81,9 +83,11 @@ def _check_root(given: Path, root: Path) -> None:
 
 
 def check_spelling(names: Iterable[str]) -> None:
-    """Raise DataError for classes that people could not tell apart."""
+    """Raise DataError for classes that people could not tell apart, or that no text can hold."""
     seen: dict[str, str] = {}
     for name in names:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):  # bytes that are no UTF-8, as Python holds them
+            raise DataError(f"the name of class {name!a} is no UTF-8, so it cannot be written down; rename its folder")
         other = seen.setdefault(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()), name)
         if other != name:
             raise DataError(f"classes {other!a} and {name!a} differ only in case or Unicode form; give them one name")
@@ -222,6 +226,20 @@ def _names(folder: Path) -> list[str]:
     except OSError as error:
         raise DataError(f"cannot read folder {folder}: {error.strerror}") from None
     return sorted((name for name in names if not name.startswith(".") and name != "__MACOSX"), key=natural_key)
+
+
+def _hidden(root: Path) -> tuple[str, ...]:
+    """Return the hidden folders that hold images, beside class folders or in the folder of a split."""
+    holders = ["", *(name for name in _folders(root) if name.casefold() in SPLIT_NAMES)]
+    found = [PurePosixPath(holder, name) for holder in holders for name in os.listdir(root / holder) if name[0] == "."]
+    return tuple(str(path) for path in sorted(found) if _holds_images(root / path))
+
+
+def _holds_images(folder: Path) -> bool:
+    try:
+        return any(map(is_image, _names(folder))) if os.path.isdir(folder) else False
+    except DataError:  # nobody may look
+        return False
 
 
 def _identity(path: Path) -> Identity:

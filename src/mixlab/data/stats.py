@@ -11,9 +11,12 @@ from mixlab.data.images import FileImages, Images
 from mixlab.data.loading import batches, in_order
 
 
-def stats(config: DataConfig, workers: int) -> dict[str, Any]:
-    """Count classes, and measure mean and standard deviation per channel of the readable training pictures."""
-    data = config.load(seed=0, carve_validation=True)
+def stats(config: DataConfig, workers: int, seed: int = 0, carve_validation: bool = True) -> dict[str, Any]:
+    """Count classes, and measure mean and standard deviation per channel of the readable training pictures.
+
+    Splits are those of an experiment with this seed.
+    """
+    data = config.load(seed, carve_validation)
     train = replace(data.train, canvas_size=data.spec.image_size) if isinstance(data.train, FileImages) else data.train
     pixels, total, squares = 0, torch.zeros(data.spec.channels).double(), torch.zeros(data.spec.channels).double()
     for batch in batches(train, in_order(train, 256), workers):

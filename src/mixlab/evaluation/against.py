@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from mixlab import devices, durable
-from mixlab.data.catalogue import DataConfig, foreign
+from mixlab.data.catalogue import DataConfig
 from mixlab.data.images import Images
 from mixlab.errors import DataError
-from mixlab.evaluation import inference, pictures
+from mixlab.evaluation import inference, measured_data, pictures
 from mixlab.evaluation.calibration import softmax
-from mixlab.evaluation.evaluate import GALLERY, Evaluation, as_evaluated, listed, pixels
+from mixlab.evaluation.evaluate import GALLERY, Evaluation, pixels
+from mixlab.evaluation.measured_data import as_evaluated, listed
 from mixlab.evaluation.paired import paired_difference
 from mixlab.evaluation.predictions import Prediction, read_predictions
 from mixlab.evaluation.regression import Against, Flip, changes_of, flips_of
@@ -35,8 +36,8 @@ def compare(
 ) -> Against:
     """Let another model answer what a run was just evaluated on; write against.json, flips.csv and pictures.
 
-    Left out are images of classes that the other model does not know, and where both are runs on the same folder,
-    those that it was trained on. A class is worse where an exact test of its flips says so, with all classes tested
+    Left out are images of classes that the other model does not know, and of the folder that it was trained on those
+    that it has learned. A class is worse where an exact test of its flips says so, with all classes tested
     together.
 
     Args:
@@ -50,13 +51,17 @@ def compare(
         DataError: where there is no image that both can answer.
     """
     bundle, experiment = read_bundle(other), run.experiment
-    loaded = foreign(data) if data else experiment.data.load(experiment.seed, experiment.protocol == "honest")
+    if data is None or evaluation.own_data:
+        data = experiment.data
+        loaded = data.load(experiment.seed, experiment.protocol == "honest")
+    else:
+        loaded = measured_data.given(data, read_bundle(run).description)
     images, unknown = as_evaluated(loaded, split, bundle.description.spec, ignore_unknown=True)
     if isinstance(other, Run):
         other.count_reading(evaluation.split, len(images))
     there = _answers(bundle, images, device, workers)
     here = read_predictions(run, evaluation.split)
-    learned = _learned(run, other) if data is None else set()
+    learned = measured_data.learned(data, other)
     both = [Flip(name, here[name].label, here[name], answer) for name, answer in there.items() if name in here]
     answers = [each for each in both if each.image not in learned]
     if not answers:
@@ -100,18 +105,6 @@ def _answers(bundle: Bundle, images: Images, device: str, workers: int) -> dict[
         images.names[index]: Prediction(spec.classes[label], spec.classes[answer], float(row[answer]))
         for index, label, answer, row in zip(found.indices, found.labels, best, probabilities, strict=True)
     }
-
-
-def _learned(run: Run, other: Run | Path) -> set[str]:
-    """Return the names of the images that the other model was trained on, where its data is the run's folder."""
-    if not isinstance(other, Run) or _place(other) != _place(run):
-        return set()
-    return set(other.read_splits().get("train", ()))
-
-
-def _place(run: Run) -> tuple[str, Path]:
-    data = run.experiment.data
-    return data.name, Path(getattr(data, "path", "")).resolve()
 
 
 def _write(found: Against, images: Images, bundle: Bundle) -> None:

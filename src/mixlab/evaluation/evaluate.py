@@ -1,7 +1,5 @@
 """Measuring a finished run on one split of its data, or of other data with the same classes."""
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +8,16 @@ import numpy as np
 
 from mixlab import devices, durable
 from mixlab.config import digest
-from mixlab.data.catalogue import DataConfig, PicturesConfig, foreign
-from mixlab.data.data_set import DataSet
-from mixlab.data.images import FileImages, Images
-from mixlab.errors import DataError, did_you_mean
-from mixlab.evaluation import calibration, inference, metrics, pictures
+from mixlab.data.catalogue import DataConfig, check_outside
+from mixlab.data.images import Images
+from mixlab.errors import DataError
+from mixlab.evaluation import calibration, inference, measured_data, metrics, pictures
 from mixlab.evaluation.metrics import Estimate, Metrics
 from mixlab.evaluation.predictions import as_table
 from mixlab.evaluation.regression import Against
 from mixlab.evaluation.rejection import Acceptance, measure_accepted, with_rejection
-from mixlab.experiment import Experiment
 from mixlab.kernels import placement
-from mixlab.run.bundle import read_bundle
+from mixlab.run.bundle import BundleDescription, read_bundle
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
 
@@ -40,6 +36,8 @@ class Evaluation:
     readings: int  # how often the split has been read for this run, this time included
     unreadable: dict[str, str]  # file -> reason
     left_out: dict[str, int] = field(default_factory=dict)  # class that the model does not know -> images
+    learned: int = 0  # images that the model was trained or chosen on, which are left out
+    own_data: bool = False  # other data was asked for, but it is the model's own: measured is the split of its training
     accepted: Acceptance | None = None  # where answers of too little confidence are unknown
     against: Against | None = None  # beside the model that this one would replace, where that was asked
 
@@ -54,6 +52,7 @@ class Evaluation:
             "readings": self.readings,
             "unreadable": self.unreadable,
             "left_out": self.left_out,
+            "learned": self.learned,
             "accepted": self.accepted.model_dump(mode="json") if self.accepted else None,
             **found,
             **({"against": self.against.as_json()} if self.against else {}),
@@ -76,7 +75,8 @@ def evaluate(
 
     Args:
         data: other data than the run was trained on; its classes are matched by name. A folder without parts is
-            test data as a whole. With its ignore_unknown_classes, images of classes that the model does not know are
+            test data as a whole, but for images that the run has learned. Of what the model was trained on only the
+            split is measured. With its ignore_unknown_classes, images of classes that the model does not know are
             left out.
         draw: whether to draw pictures too.
         reject_below: as in `with_rejection`.
@@ -92,9 +92,12 @@ def evaluate(
     spec, chosen = described.spec, devices.choose_device(device)
     if data is None and place is not run:
         raise DataError(f"{place} is a bundle, which has no data of its own; give some: --data NAME|FOLDER")
-    loaded = foreign(data) if data else _unchanged(run.experiment, described.data_fingerprint)
-    ignore_unknown = isinstance(data, PicturesConfig) and data.ignore_unknown_classes
-    images, left_out = as_evaluated(loaded, split, spec, ignore_unknown)
+    if data is not None:
+        check_outside(data, run.folder)
+    own_data = data is not None and measured_data.is_own(data, described)
+    if own_data and place is run:
+        data = None
+    images, left_out, learned = _images(run, place, data, split, described)
     model = placement.place(bundle.build(), chosen)
     label = split if data is None else f"{split}-{data.label}-{digest(data)}"
     readings = run.count_reading(label, len(images))
@@ -103,7 +106,13 @@ def evaluate(
         run.evaluation(label), label, found, described.temperature, spec, readings, images
     )
     accepted = measure_accepted(after.max(1), after.argmax(1) == found.labels, described.reject_below)
-    evaluation = replace(evaluation, left_out=left_out, accepted=accepted if described.reject_below else None)
+    evaluation = replace(
+        evaluation,
+        left_out=left_out,
+        learned=learned,
+        own_data=own_data,
+        accepted=accepted if described.reject_below else None,
+    )
     predictions = as_table(found, after, images, spec).encode("utf-8", "surrogateescape")
     durable.write_bytes(evaluation.folder / "predictions.csv", predictions)
     if draw:
@@ -112,56 +121,17 @@ def evaluate(
     return evaluation
 
 
-def _unchanged(experiment: Experiment, fingerprint: str) -> DataSet:
-    """Load the data; refuse what changed since the training: its test images may have been training images."""
-    data = experiment.data.load(experiment.seed, experiment.protocol == "honest")
-    if data.fingerprint() != fingerprint:
-        raise DataError(
-            "the data changed since the training, so its test pictures may be ones the model was trained on; "
-            "restore it, or measure pictures that are all new with --data FOLDER"
-        )
-    return data
-
-
-def as_evaluated(data: DataSet, split: str, spec: DataSpec, ignore_unknown: bool) -> tuple[Images, dict[str, int]]:
-    """Return a split with the labels and the preprocessing of a model, and how many images of which class it lacks."""
-    images, given, left_out = data.split(split), data.spec.classes, {}
-    if ignore_unknown:
-        images, left_out = _known(images, given, spec.classes)
+def _images(
+    run: Run, place: Run | Path, data: DataConfig | None, split: str, model: BundleDescription
+) -> tuple[Images, dict[str, int], int]:
+    """Return what is measured, the images of classes that the model does not know, and how many it has learned."""
+    if data is None:
+        loaded, names = measured_data.unchanged(run.experiment, model.data_fingerprint), set()
     else:
-        _check_known(given, spec.classes, isinstance(images, FileImages))
-    if given != spec.classes:
-        places = {name: place for place, name in enumerate(spec.classes)}
-        labels = np.array([places[given[label]] for label in images.labels], dtype=np.int64)
-        images = replace(images, labels=labels)
-    if isinstance(images, FileImages):
-        return replace(images, spec=spec, canvas_size=0, unreadable={}), left_out
-    if images.images.shape[1] != spec.channels:
-        raise DataError(f"the model takes {spec.channels} channels, these images have {images.images.shape[1]}")
-    return images, left_out
-
-
-def _known(images: Images, given: Sequence[str], known: Sequence[str]) -> tuple[Images, dict[str, int]]:
-    """Return the images of known classes, and the number of the others of each class."""
-    is_known = np.array([name in known for name in given])[images.labels]
-    if not is_known.any():
-        raise DataError(f"the model knows none of these classes: {listed(given)}; it knows {listed(known)}")
-    left_out = Counter(given[int(label)] for label in images.labels[~is_known])
-    return images.select(np.flatnonzero(is_known)), dict(left_out)
-
-
-def _check_known(given: Sequence[str], known: Sequence[str], can_ignore: bool) -> None:
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        way_out = ". Rename its folder, or pass --ignore-unknown-classes" if can_ignore else ""
-        raise DataError(
-            f"the model does not know the class {unknown[0]!r}{did_you_mean(unknown[0], known)}; "
-            f"it knows {listed(known)}{way_out}"
-        )
-
-
-def listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+        loaded, names = measured_data.given(data, model), measured_data.learned(data, place)
+    images, left_out = measured_data.as_evaluated(loaded, split, model.spec, measured_data.ignores_unknown(data))
+    kept = measured_data.without(images, names)
+    return kept, left_out, len(images) - len(kept)
 
 
 def _measure(

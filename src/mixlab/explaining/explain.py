@@ -23,7 +23,7 @@ from mixlab.spec import DataSpec
 
 EXAMPLES = 8  # validation images shown where no pictures are given
 TOP = 3  # classes named for each picture
-LONGEST_NAME = 80  # characters of a picture's name in the names of files
+LONGEST_NAME = 150  # bytes of a picture's name in the names of files, of 255 that there may be
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def spread(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 def file_name(name: str, taken: set[str]) -> str:
     """Return a picture's name as part of a file's name, unlike all in `taken`, where it is noted."""
-    stem = re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-.")[-LONGEST_NAME:] or "picture"
+    words = re.sub(r"[^\w.-]+", "-", Path(name).stem).strip("-.")
+    stem = words.encode("utf-8", "ignore")[-LONGEST_NAME:].decode("utf-8", "ignore") or "picture"
     number, unique = 1, stem
     while unique.lower() in taken:  # some file systems take upper and lower case for the same
         number += 1

@@ -77,7 +77,7 @@ def export(
     folder = _folder(out or default_folder(place, kind), chosen)
     run = place if isinstance(place, Run) else None
     with files_aside(folder) as aside:
-        judges = find_judges(run, data, bundle.description.spec, images, calibrate=kind == "int8")
+        judges = find_judges(run, data, bundle.description, images, calibrate=kind == "int8")
         say(f"writing  {folder / chosen.file}")
         chosen.write(aside / chosen.file, bundle, judges)
         say(f"checking it on {len(judges.images):,} {judges.what} pictures, as PyTorch answers them")

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mixlab.data.catalogue import DataConfig, foreign
+from mixlab.data.catalogue import DataConfig
 from mixlab.data.data_set import DataSet
 from mixlab.data.decode import decode
 from mixlab.data.images import FileImages, Images
 from mixlab.errors import DataError, UnreadableImage
-from mixlab.evaluation.evaluate import as_evaluated
+from mixlab.evaluation.measured_data import as_evaluated, given, ignores_unknown, is_own
 from mixlab.evaluation.networks import in_batches, of_one_size
+from mixlab.run.bundle import BundleDescription
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
 
@@ -41,38 +42,44 @@ class Judges:
 
 
 def find_judges(
-    place: Run | None, data: DataConfig | None, spec: DataSpec, count: int, calibrate: bool = False
+    place: Run | None, data: DataConfig | None, model: BundleDescription, count: int, calibrate: bool = False
 ) -> Judges:
-    """Return at most `count` pictures (0: all) of the validation split of a run, or of other data.
+    """Return at most `count` pictures (0: all): validation pictures of the model's own data, or pictures of other data.
 
-    Other data judges with its validation pictures, or its test pictures where it has no others. Calibration, where it
-    is asked for, takes training pictures; where there are none, every second of the others, and the rest judges.
+    Test pictures are never among them: they are for `evaluate` alone. Calibration, where it is asked for, takes
+    training pictures, or every second of other data, of which the rest judges.
 
     Raises:
         DataError: where there are no pictures, or they are of classes that the model does not know.
     """
-    found = _load(place, data)
-    split = "validation" if len(found.validation) else "test"
-    if data is None and split == "test":
-        raise DataError("this run kept no validation pictures to judge the file by; name some with --data NAME|FOLDER")
-    images, _ = as_evaluated(found, split, spec, ignore_unknown=False)
+    found, split = _load(place, data, model)
+    if not len(found.splits[split]):
+        raise DataError("there are no validation pictures to judge the file by; name others with --data NAME|FOLDER")
+    ignore = ignores_unknown(data)
+    images, _ = as_evaluated(found, split, model.spec, ignore)
     judging, calibration = np.arange(len(images)), images.select(np.arange(0))
-    if calibrate and len(found.train):
-        calibration, _ = as_evaluated(found, "train", spec, ignore_unknown=False)
+    if calibrate and split == "validation":
+        calibration, _ = as_evaluated(found, "train", model.spec, ignore)
     elif calibrate:
         calibration, judging = images.select(judging[1::2]), judging[::2]
-    what = split if data is None else f"{split} of {data.label}"
+    what = split if data is None else data.label
     chosen = images.select(_spread(judging, count))
-    return Judges(what, chosen, calibration.select(_spread(np.arange(len(calibration)), CALIBRATION)), spec)
+    calibrating = calibration.select(_spread(np.arange(len(calibration)), CALIBRATION))
+    return Judges(what, chosen, calibrating, model.spec)
 
 
-def _load(place: Run | None, data: DataConfig | None) -> DataSet:
+def _load(place: Run | None, data: DataConfig | None, model: BundleDescription) -> tuple[DataSet, str]:
+    """Return a data set, and the split of it that judges."""
     if data is not None:
-        return foreign(data)
+        return (
+            (given(data, model), "validation")
+            if is_own(data, model)
+            else (data.load(seed=0, carve_validation=False), "train")
+        )
     if place is None:
         raise DataError("a bundle has no pictures to judge the file by; name some with --data NAME|FOLDER")
     experiment = place.experiment
-    return experiment.data.load(experiment.seed, experiment.protocol == "honest")
+    return experiment.data.load(experiment.seed, experiment.protocol == "honest"), "validation"
 
 
 def _spread(places: np.ndarray, count: int) -> np.ndarray:

@@ -143,18 +143,21 @@ def reliabilities(bins: Mapping[str, ReliabilityBins]) -> Markup:
 
 
 def recalls(classes: Sequence[str], by_model: Mapping[str, Mapping[str, float]]) -> Markup:
-    """Draw each class's recall for each model, the hardest class first; the 40 hardest where there are more."""
-    hardest = sorted(classes, key=lambda name: np.mean([found.get(name, np.nan) for found in by_model.values()]))[:40]
+    """Draw each class's recall for each model, the hardest class first; the 40 hardest where there are more.
+
+    A class without images has no recall, and is left out.
+    """
+    values = {name: [found[name] for found in by_model.values() if name in found] for name in classes}
+    hardest = sorted((name for name in classes if values[name]), key=lambda name: np.mean(values[name]))[:40]
     with figure(8.6, 0.9 + 0.26 * len(hardest)) as (drawn, svg):
         axes = drawn.subplots()
         for line, name in enumerate(hardest):
-            values = [100 * found[name] for found in by_model.values() if name in found]
-            if values:
-                axes.plot([min(values), max(values)], [line, line], color=MUTED, linewidth=1)
+            ends = [100 * min(values[name]), 100 * max(values[name])]
+            axes.plot(ends, [line, line], color=MUTED, linewidth=1)
         for place, (model, found) in enumerate(by_model.items()):
-            points = [(100 * found[name], line) for line, name in enumerate(hardest) if name in found]
+            lines = [line for line, name in enumerate(hardest) if name in found]
+            shares = [100 * found[hardest[line]] for line in lines]
             style = look(place) | {"linestyle": ""}
-            shares, lines = zip(*points, strict=True)
             axes.plot(shares, lines, **style, markersize=6, alpha=0.9, label=_label(model), clip_on=False)
         axes.set_yticks(range(len(hardest)), [short(name, 28) for name in hardest])
         axes.set_ylim(len(hardest) - 0.5, -0.5)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from mixlab import devices, ranks
 from mixlab.config import digest
+from mixlab.data.catalogue import check_outside
 from mixlab.data.data_set import DataSet
 from mixlab.errors import DataError, Interrupted, TrainingError, UsageError, WorkerLost
 from mixlab.evaluation import inference
@@ -36,10 +37,12 @@ def train(experiment: Experiment, options: Options) -> Run:
     Raises:
         RunError: where the run's folder cannot be used.
         DataError: where the data cannot be used.
+        UsageError: where the run would lie in the folder of the data.
         TrainingError: where the loss is no longer finite.
         Interrupted: where a signal asked to stop; everything is saved.
         WorkerLost: where a process that decodes has died or is frozen; everything is saved.
     """
+    check_outside(experiment.data, options.out)
     with ranks.joined() as together:
         opened = together.led(
             lambda: open_run(_request(experiment, options), folder_name(experiment, options), options.out, options.new)
