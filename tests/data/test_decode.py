@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from mixlab.data.decode import MAX_PIXELS, decode, inspect
-from mixlab.errors import UnreadableImage, UsageError
+from mixlab.data.decode import LONGEST_SIDE, MAX_PIXELS, decode, decode_image, inspect
+from mixlab.errors import ImageTooLong, UnreadableImage, UsageError
 from torture.pictures import COLOURS, HEIGHT, RGB, WIDTH, png, saved
 
 
@@ -20,6 +20,24 @@ def test_the_limit_itself_is_allowed(tmp_path):
     path = tmp_path / "large.png"
     path.write_bytes(png(10_000, MAX_PIXELS // 10_000))
     assert inspect(path) == (10_000, 10_000)
+
+
+def test_a_long_thin_picture_is_refused_by_its_header_in_every_way_in():
+    assert inspect(png(1, LONGEST_SIDE)) == (1, LONGEST_SIDE)
+    assert refusal(png(1, LONGEST_SIDE)).startswith("truncated")
+    reason = f"{MAX_PIXELS} pixels long, more than the limit of {LONGEST_SIDE}"
+    assert refusal(png(MAX_PIXELS, 1)) == refusal(png(1, MAX_PIXELS)) == reason
+    for ask, source in ((inspect, png(MAX_PIXELS, 1)), (decode_image, Image.new("1", (LONGEST_SIDE + 1, 1)))):
+        with pytest.raises(ImageTooLong, match="pixels long"):
+            ask(source)
+
+
+def test_pixels_that_do_not_fit_into_memory_are_a_reason(monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "tobytes", full)
+    assert refusal(saved(RGB, "PNG")) == "does not fit into memory"
 
 
 def test_inspect_decodes_no_pixels(tmp_path, monkeypatch):

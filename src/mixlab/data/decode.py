@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from mixlab.errors import UnreadableImage, UsageError
+from mixlab.errors import ImageTooLong, UnreadableImage, UsageError
 
 SUFFIXES = {  # of each format
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -29,6 +29,7 @@ SUFFIXES = {  # of each format
 FORMATS, IMAGE_SUFFIXES = tuple(SUFFIXES), frozenset(itertools.chain.from_iterable(SUFFIXES.values()))
 Oddity = Literal["turned by EXIF", "misnamed", "animated", "16-bit", "CMYK"]
 MAX_PIXELS = 100_000_000
+LONGEST_SIDE = 65_535  # pixels; resizing takes memory for each row and column, however few pixels are in it
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -80,10 +81,12 @@ def decode(source: Path | bytes, channels: int = 3, draft_size: int = 0) -> np.n
             below this many pixels. For training only: it changes the pixels.
 
     Raises:
-        UnreadableImage: with the reason, for whatever is not a whole image of at most `MAX_PIXELS`.
+        UnreadableImage: with the reason, for whatever is not a whole image of at most `MAX_PIXELS` and `LONGEST_SIDE`.
         UsageError: for another number of channels.
     """
-    return _pixels(open_decoded(source, channels, draft_size), channels)
+    image = open_decoded(source, channels, draft_size)  # closed by now: what it was converted from takes no memory
+    with _refusing(0):
+        return _pixels(image, channels)
 
 
 def open_decoded(source: Path | bytes, channels: int = 3, draft_size: int = 0) -> Image.Image:
@@ -104,13 +107,11 @@ def decode_image(image: Image.Image, channels: int = 3) -> np.ndarray:
     Raises:
         UnreadableImage: with the reason.
     """
-    try:
+    with _refusing(0):
         _check_size(*image.size)
         image.load()
         turn = _TURNS.get(_orientation(image))
         return _pixels(_converted(image if turn is None else image.transpose(turn), channels), channels)
-    except _PILLOW_ERRORS as error:
-        raise UnreadableImage(_reason(error, 0)) from None
 
 
 def inspect(source: Path | bytes) -> tuple[int, int]:
@@ -154,16 +155,22 @@ def read_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
-    with _stream(source) as (stream, size), warnings.catch_warnings():
+    with _stream(source) as (stream, size), warnings.catch_warnings(), _refusing(size):
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        try:
-            with Image.open(stream, formats=FORMATS) as image:
-                _check_size(*image.size)
-                yield image
-        except UnreadableImage:
-            raise
-        except _PILLOW_ERRORS as error:
-            raise UnreadableImage(_reason(error, size)) from None
+        with Image.open(stream, formats=FORMATS) as image:
+            _check_size(*image.size)
+            yield image
+
+
+@contextlib.contextmanager
+def _refusing(size: int) -> Iterator[None]:
+    """Make refusals of what Pillow raises over a file of `size` bytes."""
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except _PILLOW_ERRORS as error:
+        raise UnreadableImage(_reason(error, size)) from None
 
 
 @contextlib.contextmanager
@@ -203,6 +210,8 @@ def _check_size(width: int, height: int) -> None:
         raise UnreadableImage(_too_large(width * height))
     if width * height == 0:
         raise UnreadableImage(f"{width} x {height} pixels")
+    if max(width, height) > LONGEST_SIDE:
+        raise ImageTooLong(f"{max(width, height)} pixels long, more than the limit of {LONGEST_SIDE}")
 
 
 def _too_large(pixels: int | str) -> str:
