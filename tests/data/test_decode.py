@@ -1,12 +1,14 @@
 """Files that are cut off are never half an image; what odd files become is D1 of `torture`, and bombs are D3."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
 from mixlab.data.decode import LONGEST_SIDE, MAX_PIXELS, decode, decode_image, inspect
 from mixlab.errors import ImageTooLong, UnreadableImage, UsageError
-from torture.pictures import COLOURS, HEIGHT, RGB, WIDTH, png, saved
+from torture.pictures import COLOURS, HEIGHT, RGB, WIDTH, png, png_chunk, saved
 
 
 def refusal(source):
@@ -99,3 +101,20 @@ def test_a_draft_is_no_smaller_than_asked(side, shape):
 def test_other_numbers_of_channels_are_refused():
     with pytest.raises(UsageError, match="channels=4"):
         decode(saved(RGB, "PNG"), channels=4)
+
+
+def test_an_orientation_behind_the_pixels_turns_them_whatever_the_way_in():
+    whole, exif = saved(RGB, "PNG"), Image.Exif()
+    exif[0x0112] = 6
+    turned = whole[:-12] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + whole[-12:]
+    expected = np.rot90(COLOURS, -1)
+    for found in (decode(turned), decode_image(Image.open(io.BytesIO(turned)))):
+        assert np.array_equal(found, expected)
+
+
+def test_a_transparent_value_of_16_bits_lies_over_white_and_its_neighbours_do_not():
+    deep = np.array([[0, 1, 233 * 257]], np.uint16)
+    assert decode(saved(Image.fromarray(deep), "PNG", transparency=0), 1).ravel().tolist() == [255, 0, 233]
+    shallow = (deep // 257).astype(np.uint8)
+    assert decode(saved(Image.fromarray(shallow), "PNG", transparency=0), 1).ravel().tolist() == [255, 255, 233]
+    assert decode(saved(Image.fromarray(deep), "PNG"), 1).ravel().tolist() == [0, 0, 233]

@@ -26,7 +26,7 @@ from mixlab.data.pack import SUFFIX, Identity, Pack, PackedPixels, open_pack, wr
 from mixlab.errors import DataError
 
 ABOUT = "about.json"
-DECODE_VERSION = 2  # raise it where the same file gets other pixels than before
+DECODE_VERSION = 3  # raise it where the same file gets other pixels than before
 LEFT_FREE = 2**30  # bytes of the disk that are left for the run itself
 BATCH_SIZE = 64
 

@@ -94,11 +94,9 @@ def open_decoded(source: Path | bytes, channels: int = 3, draft_size: int = 0) -
     if channels not in (1, 3):
         raise UsageError(f"channels={channels}: images are decoded to 1 or 3 channels")
     with _opened(source) as image:
-        turn = _TURNS.get(_orientation(image))
         if draft_size > 0:
             image.draft(image.mode, (draft_size, draft_size))
-        image.load()
-        return _converted(image if turn is None else image.transpose(turn), channels)
+        return _as_displayed(image, channels)
 
 
 def decode_image(image: Image.Image, channels: int = 3) -> np.ndarray:
@@ -109,13 +107,13 @@ def decode_image(image: Image.Image, channels: int = 3) -> np.ndarray:
     """
     with _refusing(0):
         _check_size(*image.size)
-        image.load()
-        turn = _TURNS.get(_orientation(image))
-        return _pixels(_converted(image if turn is None else image.transpose(turn), channels), channels)
+        return _pixels(_as_displayed(image, channels), channels)
 
 
 def inspect(source: Path | bytes) -> tuple[int, int]:
     """Return (width, height) in pixels as displayed, from the header alone.
+
+    A PNG that is turned by what stands behind its pixels, which only `decode` reads, has them the other way round.
 
     Raises:
         UnreadableImage: as `decode` does, but for damage that only the pixels show.
@@ -240,6 +238,12 @@ def _system_reason(error: OSError | ValueError) -> str:
     return str(error)
 
 
+def _as_displayed(image: Image.Image, channels: int) -> Image.Image:
+    image.load()  # first, for a PNG may have its orientation behind its pixels
+    turn = _TURNS.get(_orientation(image))
+    return _converted(image if turn is None else image.transpose(turn), channels)
+
+
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8, that is still to be applied; damaged EXIF counts as none."""
     if image.format == "TIFF":
@@ -282,10 +286,13 @@ def _from_lab(image: Image.Image) -> Image.Image:
 
 
 def _grey_from_integers(image: Image.Image) -> np.ndarray:
+    """Return 8 bits of 16; the one value that a PNG may call transparent lies over white, its neighbours do not."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise UnreadableImage(f"samples from {values.min()} to {values.max()}, outside 16 bits")
-    return ((values + 128) // 257).astype(np.uint8)
+    grey = ((values + 128) // 257).astype(np.uint8)
+    grey[values == image.info.get("transparency", -1)] = 255
+    return grey
 
 
 def _grey_from_floats(image: Image.Image) -> np.ndarray:
