@@ -1,13 +1,15 @@
 """Files that are cut off are never half an image; what odd files become is D1 of `torture`, and bombs are D3."""
 
+import errno
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from mixlab.data.decode import LONGEST_SIDE, MAX_PIXELS, decode, decode_image, inspect
-from mixlab.errors import ImageTooLong, UnreadableImage, UsageError
+from mixlab.data.decode import LONGEST_SIDE, MAX_PIXELS, decode, decode_image, inspect, read_bytes
+from mixlab.errors import ImageTooLong, UnreadableImage, UnreadableNow, UsageError
 from torture.pictures import COLOURS, HEIGHT, RGB, WIDTH, png, png_chunk, saved
 
 
@@ -40,6 +42,23 @@ def test_pixels_that_do_not_fit_into_memory_are_a_reason(monkeypatch):
 
     monkeypatch.setattr(Image.Image, "tobytes", full)
     assert refusal(saved(RGB, "PNG")) == "does not fit into memory"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOENT, errno.EACCES])
+def test_a_refusal_says_whether_it_is_the_files_or_may_pass(tmp_path, monkeypatch, number):
+    (tmp_path / "whole.png").write_bytes(saved(RGB, "PNG"))
+    (tmp_path / "bad.png").write_bytes(b"text")
+    with pytest.raises(UnreadableImage) as error:
+        decode(tmp_path / "bad.png")
+    assert type(error.value) is UnreadableImage
+
+    def fail(*_):
+        raise OSError(number, "Failure")
+
+    monkeypatch.setattr(Path, "open", fail)
+    for ask in (decode, read_bytes):
+        with pytest.raises(UnreadableNow):
+            ask(tmp_path / "whole.png")
 
 
 def test_inspect_decodes_no_pixels(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from mixlab.errors import ImageTooLong, UnreadableImage, UsageError
+from mixlab.errors import ImageTooLong, UnreadableImage, UnreadableNow, UsageError
 
 SUFFIXES = {  # of each format
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -81,7 +81,8 @@ def decode(source: Path | bytes, channels: int = 3, draft_size: int = 0) -> np.n
             below this many pixels. For training only: it changes the pixels.
 
     Raises:
-        UnreadableImage: with the reason, for whatever is not a whole image of at most `MAX_PIXELS` and `LONGEST_SIDE`.
+        UnreadableImage: with the reason, for whatever is not a whole image of at most `MAX_PIXELS` and `LONGEST_SIDE`;
+            UnreadableNow where that says nothing of the file.
         UsageError: for another number of channels.
     """
     image = open_decoded(source, channels, draft_size)  # closed by now: what it was converted from takes no memory
@@ -148,7 +149,7 @@ def read_bytes(path: Path) -> bytes:
         try:
             return stream.read()
         except OSError as error:
-            raise UnreadableImage(_system_reason(error)) from None
+            raise _refusal(error, _system_reason(error)) from None
 
 
 @contextlib.contextmanager
@@ -168,7 +169,13 @@ def _refusing(size: int) -> Iterator[None]:
     except UnreadableImage:
         raise
     except _PILLOW_ERRORS as error:
-        raise UnreadableImage(_reason(error, size)) from None
+        raise _refusal(error, _reason(error, size)) from None
+
+
+def _refusal(error: BaseException, reason: str) -> UnreadableImage:
+    """Return what says whether trying again may help; Pillow's own OSErrors, of damaged bytes, have no number."""
+    is_passing = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
+    return UnreadableNow(reason) if is_passing else UnreadableImage(reason)
 
 
 @contextlib.contextmanager
@@ -184,9 +191,9 @@ def _stream(source: Path | bytes) -> Iterator[tuple[BinaryIO, int]]:
         _check_not_empty(status.st_size)
         stream = source.open("rb")
     except FileNotFoundError:
-        raise UnreadableImage("a link to a missing file" if source.is_symlink() else "no such file") from None
+        raise UnreadableNow("a link to a missing file" if source.is_symlink() else "no such file") from None
     except (OSError, ValueError) as error:
-        raise UnreadableImage(_system_reason(error)) from None
+        raise _refusal(error, _system_reason(error)) from None
     with stream:
         yield stream, status.st_size
 

@@ -106,7 +106,7 @@ class FileImages:
         images, kept = [], []
         for place, index in enumerate(indices.tolist()):
             try:
-                images.append(self._read(index))
+                images.append(self.read(index))
                 kept.append(place)
             except UnreadableImage as error:
                 self.unreadable[self.names[index]] = str(error)
@@ -136,7 +136,8 @@ class FileImages:
             return Identity(name, -1, 0, 0)
         return Identity(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
-    def _read(self, index: int) -> Tensor:
+    def read(self, index: int) -> Tensor:
+        """Return one image, as it is in a batch; raises UnreadableImage."""
         pixels = None if self.packed is None else self.packed.read(index)
         if pixels is not None:
             return torch.from_numpy(pixels)
