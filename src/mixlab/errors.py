@@ -25,6 +25,14 @@ class UnreadableImage(DataError):
     """One image file that cannot be decoded; the message is the reason, without the file's name."""
 
 
+class UnreadableNow(UnreadableImage):
+    """One that may be readable another time: the memory, the disk or the network failed, not the file."""
+
+
+class ImageTooLong(UnreadableImage):
+    """One with more pixels in a row or a column than are decoded."""
+
+
 class WorkerLost(DataError):
     """A process that decodes pictures has died, or gives no sign of life."""
 

@@ -12,6 +12,7 @@ import torch
 
 from mixlab.cli import main as cli
 from mixlab.cli.common import size_bytes
+from mixlab.cli.predict import find_pictures
 from mixlab.data import downloads
 from mixlab.errors import DataError, UsageError
 from tests.run.foreign_networks import of_timm
@@ -134,6 +135,30 @@ def test_predict_goes_on_after_an_empty_folder_and_has_no_more_columns_than_clas
     assert (code, "no file matches ''" in err) == (2, True)
     code, _, err = call("explain", run, str(tmp_path / "empty"))
     assert (code, "holds no pictures" in err) == (2, True)
+
+
+def test_a_folder_to_predict_is_searched_as_training_searches_it(pictures: Path, tmp_path: Path, monkeypatch):
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "crimson").symlink_to(pictures / "red")
+    (tmp_path / "links" / "up").symlink_to(tmp_path)
+    for name in ("links/._0.png", "links/.hidden/0.png", "links/__MACOSX/red/0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("what macOS adds")
+    (tmp_path / "links" / "loose.png").write_bytes((pictures / "red" / "0.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    crimson = [f"links/crimson/{index}.png" for index in range(20)]
+    assert find_pictures(["links"]) == ([(name, Path(name)) for name in [*crimson, "links/loose.png"]], [])
+    monkeypatch.chdir(tmp_path / "links")
+    assert find_pictures(["."])[0][-1] == ("loose.png", Path("loose.png"))
+
+
+def test_a_folder_that_cannot_be_read_is_named_before_anything_is_predicted(tmp_path: Path, monkeypatch):
+    def listdir(place):
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr("mixlab.data.folder.os.listdir", listdir)
+    with pytest.raises(DataError, match=r"cannot read folder .*: Permission denied"):
+        find_pictures([str(tmp_path)])
 
 
 def test_explain_lists_what_it_drew_and_reports_a_bad_file(call, pictures: Path, tmp_path: Path):

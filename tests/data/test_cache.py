@@ -115,6 +115,61 @@ def test_whatever_changes_pixels_has_a_folder_of_its_own(pictures: Path, place: 
     assert len(cache.kept()) == 2
 
 
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException, *names: str) -> None:
+    """Let Pillow fail on files as it does where a disk does, or the memory."""
+    opened = Image.open
+
+    def fail(stream, **options):
+        if any(stream.name.endswith(name) for name in names):
+            raise error
+        return opened(stream, **options)
+
+    monkeypatch.setattr(Image, "open", fail)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "Input/output error"), OSError(errno.EMFILE, "Too many open files"), MemoryError()]
+)
+def test_a_failure_that_may_pass_is_not_kept(pictures: Path, error: BaseException, workers: int):
+    images, said = training_files(pictures), []
+    name = images.names[3]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        failing(monkeypatch, error, name)
+        found = cache.fill(images, workers, said.append)
+        assert found.packed is not None, "the others have their pixels"
+        assert len(contents(found, 28)[0][1]) == 27
+        assert f"{name} cannot be read now" in said[-1]
+    assert contents(found) == contents(images), "it is tried again in the same run"
+    assert cache.find(images, said.append).packed is None
+    again, said = filled(images)
+    assert "decoding 1 pictures" in said[0]
+    assert contents(again) == contents(cache.find(images, print)) == contents(images)
+
+
+def test_where_all_files_fail_no_pack_is_written_and_the_next_run_has_them(pictures: Path, place: Path):
+    images = training_files(pictures)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        failing(monkeypatch, OSError(errno.EIO, "Input/output error"), ".png")
+        found, said = filled(images)
+        assert (found.packed, list(place.glob("*/*.pixels"))) == (None, [])
+        assert "and 27 more cannot be read now (input/output error)" in said[-1]
+    assert contents(filled(images)[0]) == contents(images)
+
+
+def test_what_is_wrong_with_a_file_itself_is_kept(pictures: Path):
+    (pictures / "blue" / "broken.jpg").write_text("I am no picture")
+    (pictures / "red" / "gone.png").symlink_to("nowhere")
+    bad = ("blue/broken.jpg", "red/gone.png")
+    images = FileImages(pictures, bad, np.arange(2), training_files(pictures).spec, canvas_size=20)
+    _, said = filled(images)
+    assert len(said) == 1
+    found, said = filled(images)
+    assert (found.packed is not None, said) == (True, [])
+    assert found.unreadable["red/gone.png"] == "a link to a missing file"
+    assert found.unreadable["blue/broken.jpg"].startswith("not an image")
+
+
 def only_pack(place: Path) -> Path:
     (path,) = place.glob("*/*.pixels")
     return path

@@ -8,12 +8,13 @@ from PIL import Image
 from mixlab.data.catalogue import check_outside, parse_data
 from mixlab.data.check import check
 from mixlab.data.downloads import DOWNLOADS, data_home, fetch
-from mixlab.data.images import FileImages, MemoryImages, read_exact
+from mixlab.data.images import FileImages, MemoryImages, read_canvas, read_exact
 from mixlab.data.loading import batches, in_memory, in_order
 from mixlab.data.names import expand
 from mixlab.data.shard_writer import pack
 from mixlab.data.stats import stats
 from mixlab.errors import DataError, UsageError
+from torture.pictures import photograph, saved
 
 
 def cifar_folder(root: Path, name: str) -> Path:
@@ -237,3 +238,25 @@ def test_training_canvases_are_close_to_what_evaluation_sees(tmp_path: Path, spe
     images = FileImages(tmp_path, ("wide.png",), np.zeros(1, dtype=np.int64), spec, canvas_size=16)
     canvas = images.batch(np.array([0])).images[0].float() / 255
     assert (canvas - read_exact(tmp_path / "wide.png", spec)).abs().max() < 0.02
+
+
+def in_a_square(image: Image.Image, size: int, fill: tuple[int, ...]) -> np.ndarray:
+    """Pad the slow way: the whole square first."""
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), fill)
+    square.paste(image, (round((side - image.width) / 2), round((side - image.height) / 2)))
+    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
+
+
+@pytest.mark.parametrize("shape", [(60, 90), (37, 90), (90, 37), (1, 90), (91, 2), (50, 50), (5, 8), (8, 5)])
+def test_padding_never_makes_the_whole_square_and_has_its_pixels_within_rounding(spec, shape, monkeypatch):
+    image, made, size = photograph(1, *shape), [], 16
+    expected = in_a_square(image, size, (128, 64, 0))
+    new = Image.new
+    monkeypatch.setattr(Image, "new", lambda mode, size, *rest: made.append(size) or new(mode, size, *rest))
+    found = read_canvas(
+        saved(image, "PNG"), spec.model_copy(update={"resize_mode": "pad", "mean": (0.5, 0.25, 0.0)}), size
+    )
+    difference = np.abs(found.permute(1, 2, 0).numpy() - expected).max()
+    assert difference <= (1 if shape[0] > shape[1] else 0), "a wide one shrinks in the order that Pillow has"
+    assert all(min(sides) <= size for sides in made)

@@ -1,12 +1,16 @@
 """Files that are cut off are never half an image; what odd files become is D1 of `torture`, and bombs are D3."""
 
+import errno
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from mixlab.data.decode import MAX_PIXELS, decode, inspect
-from mixlab.errors import UnreadableImage, UsageError
-from torture.pictures import COLOURS, HEIGHT, RGB, WIDTH, png, saved
+from mixlab.data.decode import LONGEST_SIDE, MAX_PIXELS, decode, decode_image, inspect, read_bytes
+from mixlab.errors import ImageTooLong, UnreadableImage, UnreadableNow, UsageError
+from torture.pictures import COLOURS, HEIGHT, RGB, WIDTH, png, png_chunk, saved
 
 
 def refusal(source):
@@ -20,6 +24,41 @@ def test_the_limit_itself_is_allowed(tmp_path):
     path = tmp_path / "large.png"
     path.write_bytes(png(10_000, MAX_PIXELS // 10_000))
     assert inspect(path) == (10_000, 10_000)
+
+
+def test_a_long_thin_picture_is_refused_by_its_header_in_every_way_in():
+    assert inspect(png(1, LONGEST_SIDE)) == (1, LONGEST_SIDE)
+    assert refusal(png(1, LONGEST_SIDE)).startswith("truncated")
+    reason = f"{MAX_PIXELS} pixels long, more than the limit of {LONGEST_SIDE}"
+    assert refusal(png(MAX_PIXELS, 1)) == refusal(png(1, MAX_PIXELS)) == reason
+    for ask, source in ((inspect, png(MAX_PIXELS, 1)), (decode_image, Image.new("1", (LONGEST_SIDE + 1, 1)))):
+        with pytest.raises(ImageTooLong, match="pixels long"):
+            ask(source)
+
+
+def test_pixels_that_do_not_fit_into_memory_are_a_reason(monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "tobytes", full)
+    assert refusal(saved(RGB, "PNG")) == "does not fit into memory"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOENT, errno.EACCES])
+def test_a_refusal_says_whether_it_is_the_files_or_may_pass(tmp_path, monkeypatch, number):
+    (tmp_path / "whole.png").write_bytes(saved(RGB, "PNG"))
+    (tmp_path / "bad.png").write_bytes(b"text")
+    with pytest.raises(UnreadableImage) as error:
+        decode(tmp_path / "bad.png")
+    assert type(error.value) is UnreadableImage
+
+    def fail(*_):
+        raise OSError(number, "Failure")
+
+    monkeypatch.setattr(Path, "open", fail)
+    for ask in (decode, read_bytes):
+        with pytest.raises(UnreadableNow):
+            ask(tmp_path / "whole.png")
 
 
 def test_inspect_decodes_no_pixels(tmp_path, monkeypatch):
@@ -81,3 +120,20 @@ def test_a_draft_is_no_smaller_than_asked(side, shape):
 def test_other_numbers_of_channels_are_refused():
     with pytest.raises(UsageError, match="channels=4"):
         decode(saved(RGB, "PNG"), channels=4)
+
+
+def test_an_orientation_behind_the_pixels_turns_them_whatever_the_way_in():
+    whole, exif = saved(RGB, "PNG"), Image.Exif()
+    exif[0x0112] = 6
+    turned = whole[:-12] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + whole[-12:]
+    expected = np.rot90(COLOURS, -1)
+    for found in (decode(turned), decode_image(Image.open(io.BytesIO(turned)))):
+        assert np.array_equal(found, expected)
+
+
+def test_a_transparent_value_of_16_bits_lies_over_white_and_its_neighbours_do_not():
+    deep = np.array([[0, 1, 233 * 257]], np.uint16)
+    assert decode(saved(Image.fromarray(deep), "PNG", transparency=0), 1).ravel().tolist() == [255, 0, 233]
+    shallow = (deep // 257).astype(np.uint8)
+    assert decode(saved(Image.fromarray(shallow), "PNG", transparency=0), 1).ravel().tolist() == [255, 255, 233]
+    assert decode(saved(Image.fromarray(deep), "PNG"), 1).ravel().tolist() == [0, 0, 233]

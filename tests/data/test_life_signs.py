@@ -52,6 +52,6 @@ def test_an_error_of_the_pictures_themselves_stays_what_it_is(images: FileImages
     def broken(self: FileImages, index: int):
         raise RuntimeError("a fault of our own")
 
-    monkeypatch.setattr(FileImages, "_read", broken)
+    monkeypatch.setattr(FileImages, "read", broken)
     with pytest.raises(RuntimeError, match="a fault of our own"):
         list(batches(images, [np.array([0])] * 4, 2))

@@ -35,6 +35,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, dtype: str):
         assert np.array_equal(read, PIXELS[index])
     with pytest.raises(UnreadableImage, match="0 bytes"):
         found.read(2)
+    assert PackedPixels(found.packs, np.array([[-1, -1]]), print).read(0) is None, "it is in no pack"
 
 
 @pytest.fixture(scope="module")

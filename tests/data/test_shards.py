@@ -1,6 +1,7 @@
 """Shards: the same pictures, order and numbers as from the folder; whatever else a tar may hold is refused by name."""
 
 import bz2
+import errno
 import gzip
 import io
 import json
@@ -362,6 +363,21 @@ def test_decoded_pictures_of_shards_are_cached_until_the_shard_changes(packed: P
     assert np.array_equal(filled.batch(np.arange(9)).images, images.batch(np.arange(9)).images)
     os.utime(packed / "train" / "000000.tar")
     assert cache.find(load(packed).train, print).packed is None  # type: ignore[arg-type]
+
+
+def test_a_shard_that_cannot_be_read_now_is_tried_again(packed: Path):
+    images, opened = load(packed).train, Path.open
+
+    def fail(path: Path, *words, **options):
+        if path.name == "000000.tar":
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(path, *words, **options)
+
+    assert isinstance(images, FileImages)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Path, "open", fail)
+        filled = cache.fill(images, 0, lambda line: None)
+    assert np.array_equal(filled.batch(np.arange(9)).images, images.batch(np.arange(9)).images)
 
 
 def test_the_recipe_of_folders_is_the_one_of_shards(pictures: Path, packed: Path):

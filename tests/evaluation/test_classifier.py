@@ -1,4 +1,4 @@
-"""Pictures wait for their turn in little memory, however large they are."""
+"""Pictures wait for their turn in little memory, however large they are; arrays are pictures too."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from mixlab.data.decode import decode
-from mixlab.errors import UnreadableImage
+from mixlab.errors import UnreadableImage, UsageError
 from mixlab.evaluation import networks
-from mixlab.evaluation.classifier import Classifier
+from mixlab.evaluation.classifier import Classifier, pixels_of
 from mixlab.evaluation.networks import OnnxNetwork, TorchNetwork, in_batches, of_one_size
 from mixlab.models.catalogue import parse_model
 from mixlab.run.bundle import Bundle, BundleDescription
@@ -65,3 +65,20 @@ def test_of_a_large_picture_only_what_the_network_sees_waits(description: Bundle
     [(_, answer)] = Classifier(description, network).stream([tmp_path / "a.png"])
     assert not isinstance(answer, UnreadableImage)
     np.testing.assert_array_equal(answer.probabilities, Classifier(description, network)(pixels).probabilities)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_array_of_one_channel_is_the_grey_picture(channels: int):
+    grey = np.random.default_rng(0).integers(0, 256, (3, 5), np.uint8)
+    found = pixels_of(grey[:, :, None], channels)
+    np.testing.assert_array_equal(found, pixels_of(grey, channels))
+    np.testing.assert_array_equal(found, np.repeat(grey[:, :, None], channels, axis=2))
+    assert [pixels_of(np.zeros((3, 5, each), np.uint8), channels).shape for each in (2, 3, 4)] == [(3, 5, channels)] * 3
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 5, 0), (3, 5, 5), (1, 3, 5, 3), (0, 5)])
+def test_an_array_that_is_no_picture_is_refused_with_its_shape(shape: tuple[int, ...]):
+    with pytest.raises(UsageError, match=r"expected uint8 .* got uint8 \("):
+        pixels_of(np.zeros(shape, np.uint8), 3)
+    with pytest.raises(UsageError, match="got float32"):
+        pixels_of(np.zeros((3, 5, 3), np.float32), 3)

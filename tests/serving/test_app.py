@@ -245,7 +245,11 @@ def test_pictures_of_too_many_pixels_are_refused_before_any_is_decoded(model: Pa
     assert predicted(app, *PHOTOS[:2]).status_code == 200
     assert predicted(app, *PHOTOS[:3]).status_code == 413
     assert "--max-pixels" in predicted(app, *PHOTOS[:3]).json()["error"]
-    assert predicted(app, saved(Image.new("1", (65_536, 1)), "PNG")).status_code == 413
+    long = predicted(app, saved(Image.new("1", (65_536, 1)), "PNG"))
+    assert (long.status_code, long.json()["error"]) == (
+        413,
+        "a picture is 65536 pixels long, more than the limit of 65535",
+    )
 
 
 def test_requests_take_turns_and_none_goes_past_one_that_waits_for_room():

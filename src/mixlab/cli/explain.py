@@ -19,8 +19,8 @@ def explain(run: str, pictures: tuple[str, ...], out: str, device: str, as_json:
     """Draw the weights of RUN, where in PICTURES it finds its answer, and what its layers make of them.
 
     PICTURES are files, folders, patterns such as '*.jpg', or - for one picture on standard input; without any, 8
-    validation pictures are taken. The drawings are in the folder explain/ of the run, listed in explain.json. A file
-    that cannot be read is reported; the exit code is then 1.
+    validation pictures are taken. Folders are searched as for training. The drawings are in the folder explain/ of the
+    run, listed in explain.json. A file that cannot be read is reported; the exit code is then 1.
     """
     from pathlib import Path
 

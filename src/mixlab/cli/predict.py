@@ -35,8 +35,9 @@ def predict(
 ) -> None:
     """Classify PICTURES with MODEL: a run, a bundle folder or an exported ONNX file.
 
-    PICTURES are files, folders, patterns such as '*.jpg', or - for one picture on standard input. A file that cannot
-    be read is reported in its row, a folder without pictures beside the others; the exit code is then 1.
+    PICTURES are files, folders, patterns such as '*.jpg', or - for one picture on standard input. Folders are searched
+    as for training: links are followed, hidden files and __MACOSX left out. A file that cannot be read is reported in
+    its row, a folder without pictures beside the others; the exit code is then 1.
     """
     from mixlab import api
 
@@ -67,6 +68,7 @@ def find_pictures(arguments: Iterable[str]) -> tuple[list[tuple[str, Path | byte
 
     Raises:
         UsageError: where none of the arguments stands for a picture.
+        DataError: where a folder, or one inside it, cannot be read.
     """
     found, wrong = [], []
     for argument in arguments:
@@ -92,8 +94,6 @@ def _why_none(argument: str) -> str:
 def _pictures_of(argument: str) -> list[tuple[str, Path | bytes]]:
     import glob
 
-    from mixlab.data.decode import IMAGE_SUFFIXES
-    from mixlab.data.splits import natural_key
     from mixlab.places import expand_user
 
     path = expand_user(argument)
@@ -102,11 +102,22 @@ def _pictures_of(argument: str) -> list[tuple[str, Path | bytes]]:
     if argument == "-":
         return [("-", sys.stdin.buffer.read())]
     if path.is_dir():
-        inside = [file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
-        return [(str(file), file) for file in sorted(inside, key=lambda file: natural_key(str(file)))]
+        return [(str(file), file) for file in _pictures_below(path)]
     if path.exists() or not any(sign in argument for sign in "*?["):
         return [(argument, path)]
     return [(match, Path(match)) for match in sorted(glob.glob(str(path), recursive=True))]
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    """Return the pictures that training would find, in natural order."""
+    import os
+
+    from mixlab.data.folder import walk
+    from mixlab.data.splits import natural_key
+
+    above = [os.stat(place) for place in (folder, *folder.resolve().parents)]  # links to these are not followed
+    names, _ = walk(folder, ".", {(status.st_dev, status.st_ino) for status in above})
+    return sorted((folder / name for name in names), key=lambda file: natural_key(str(file)))
 
 
 def _answers(classifier: Any, found: list[tuple[str, Path | bytes]]) -> Iterator[tuple[str, Any]]:

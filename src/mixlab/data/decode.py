@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from mixlab.errors import UnreadableImage, UsageError
+from mixlab.errors import ImageTooLong, UnreadableImage, UnreadableNow, UsageError
 
 SUFFIXES = {  # of each format
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -29,6 +29,7 @@ SUFFIXES = {  # of each format
 FORMATS, IMAGE_SUFFIXES = tuple(SUFFIXES), frozenset(itertools.chain.from_iterable(SUFFIXES.values()))
 Oddity = Literal["turned by EXIF", "misnamed", "animated", "16-bit", "CMYK"]
 MAX_PIXELS = 100_000_000
+LONGEST_SIDE = 65_535  # pixels; resizing takes memory for each row and column, however few pixels are in it
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -80,10 +81,13 @@ def decode(source: Path | bytes, channels: int = 3, draft_size: int = 0) -> np.n
             below this many pixels. For training only: it changes the pixels.
 
     Raises:
-        UnreadableImage: with the reason, for whatever is not a whole image of at most `MAX_PIXELS`.
+        UnreadableImage: with the reason, for whatever is not a whole image of at most `MAX_PIXELS` and `LONGEST_SIDE`;
+            UnreadableNow where that says nothing of the file.
         UsageError: for another number of channels.
     """
-    return _pixels(open_decoded(source, channels, draft_size), channels)
+    image = open_decoded(source, channels, draft_size)  # closed by now: what it was converted from takes no memory
+    with _refusing(0):
+        return _pixels(image, channels)
 
 
 def open_decoded(source: Path | bytes, channels: int = 3, draft_size: int = 0) -> Image.Image:
@@ -91,11 +95,9 @@ def open_decoded(source: Path | bytes, channels: int = 3, draft_size: int = 0) -
     if channels not in (1, 3):
         raise UsageError(f"channels={channels}: images are decoded to 1 or 3 channels")
     with _opened(source) as image:
-        turn = _TURNS.get(_orientation(image))
         if draft_size > 0:
             image.draft(image.mode, (draft_size, draft_size))
-        image.load()
-        return _converted(image if turn is None else image.transpose(turn), channels)
+        return _as_displayed(image, channels)
 
 
 def decode_image(image: Image.Image, channels: int = 3) -> np.ndarray:
@@ -104,17 +106,15 @@ def decode_image(image: Image.Image, channels: int = 3) -> np.ndarray:
     Raises:
         UnreadableImage: with the reason.
     """
-    try:
+    with _refusing(0):
         _check_size(*image.size)
-        image.load()
-        turn = _TURNS.get(_orientation(image))
-        return _pixels(_converted(image if turn is None else image.transpose(turn), channels), channels)
-    except _PILLOW_ERRORS as error:
-        raise UnreadableImage(_reason(error, 0)) from None
+        return _pixels(_as_displayed(image, channels), channels)
 
 
 def inspect(source: Path | bytes) -> tuple[int, int]:
     """Return (width, height) in pixels as displayed, from the header alone.
+
+    A PNG that is turned by what stands behind its pixels, which only `decode` reads, has them the other way round.
 
     Raises:
         UnreadableImage: as `decode` does, but for damage that only the pixels show.
@@ -149,21 +149,33 @@ def read_bytes(path: Path) -> bytes:
         try:
             return stream.read()
         except OSError as error:
-            raise UnreadableImage(_system_reason(error)) from None
+            raise _refusal(error, _system_reason(error)) from None
 
 
 @contextlib.contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
-    with _stream(source) as (stream, size), warnings.catch_warnings():
+    with _stream(source) as (stream, size), warnings.catch_warnings(), _refusing(size):
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        try:
-            with Image.open(stream, formats=FORMATS) as image:
-                _check_size(*image.size)
-                yield image
-        except UnreadableImage:
-            raise
-        except _PILLOW_ERRORS as error:
-            raise UnreadableImage(_reason(error, size)) from None
+        with Image.open(stream, formats=FORMATS) as image:
+            _check_size(*image.size)
+            yield image
+
+
+@contextlib.contextmanager
+def _refusing(size: int) -> Iterator[None]:
+    """Make refusals of what Pillow raises over a file of `size` bytes."""
+    try:
+        yield
+    except UnreadableImage:
+        raise
+    except _PILLOW_ERRORS as error:
+        raise _refusal(error, _reason(error, size)) from None
+
+
+def _refusal(error: BaseException, reason: str) -> UnreadableImage:
+    """Return what says whether trying again may help; Pillow's own OSErrors, of damaged bytes, have no number."""
+    is_passing = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
+    return UnreadableNow(reason) if is_passing else UnreadableImage(reason)
 
 
 @contextlib.contextmanager
@@ -179,9 +191,9 @@ def _stream(source: Path | bytes) -> Iterator[tuple[BinaryIO, int]]:
         _check_not_empty(status.st_size)
         stream = source.open("rb")
     except FileNotFoundError:
-        raise UnreadableImage("a link to a missing file" if source.is_symlink() else "no such file") from None
+        raise UnreadableNow("a link to a missing file" if source.is_symlink() else "no such file") from None
     except (OSError, ValueError) as error:
-        raise UnreadableImage(_system_reason(error)) from None
+        raise _refusal(error, _system_reason(error)) from None
     with stream:
         yield stream, status.st_size
 
@@ -203,6 +215,8 @@ def _check_size(width: int, height: int) -> None:
         raise UnreadableImage(_too_large(width * height))
     if width * height == 0:
         raise UnreadableImage(f"{width} x {height} pixels")
+    if max(width, height) > LONGEST_SIDE:
+        raise ImageTooLong(f"{max(width, height)} pixels long, more than the limit of {LONGEST_SIDE}")
 
 
 def _too_large(pixels: int | str) -> str:
@@ -229,6 +243,12 @@ def _system_reason(error: OSError | ValueError) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno).lower()
     return str(error)
+
+
+def _as_displayed(image: Image.Image, channels: int) -> Image.Image:
+    image.load()  # first, for a PNG may have its orientation behind its pixels
+    turn = _TURNS.get(_orientation(image))
+    return _converted(image if turn is None else image.transpose(turn), channels)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -273,10 +293,13 @@ def _from_lab(image: Image.Image) -> Image.Image:
 
 
 def _grey_from_integers(image: Image.Image) -> np.ndarray:
+    """Return 8 bits of 16; the one value that a PNG may call transparent lies over white, its neighbours do not."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise UnreadableImage(f"samples from {values.min()} to {values.max()}, outside 16 bits")
-    return ((values + 128) // 257).astype(np.uint8)
+    grey = ((values + 128) // 257).astype(np.uint8)
+    grey[values == image.info.get("transparency", -1)] = 255
+    return grey
 
 
 def _grey_from_floats(image: Image.Image) -> np.ndarray:

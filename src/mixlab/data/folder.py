@@ -140,7 +140,7 @@ def _from_folders(root: Path) -> tuple[dict[Split, Classes], int]:
     ignored = 0 if "" in holders.values() else _count_beside(root, set(holders.values()), listed)
     for split, holder in holders.items():
         loose = _loose(root / holder)
-        found = {name: _walk(root, str(PurePosixPath(holder, name)), listed) for name in folders[split]}
+        found = {name: walk(root, str(PurePosixPath(holder, name)), listed) for name in folders[split]}
         splits[split] = {name: files for name, (files, _) in found.items()}
         _check_loose(root / holder, loose, splits[split])
         ignored += len(loose) + sum(others for _, others in found.values())
@@ -153,7 +153,7 @@ def _split_folders(root: Path, outside: set[Identity]) -> dict[Split, str]:
     named = [name for name in top if name.casefold() in SPLIT_NAMES]
     splits: dict[Split, str] = {SPLIT_NAMES[name.casefold()]: name for name in named}
     # A class may be called "train" (CIFAR-100 has one), so names alone do not decide.
-    others = [name for name in top if name not in named and _walk(root, name, outside)[0]] if named else []
+    others = [name for name in top if name not in named and walk(root, name, outside)[0]] if named else []
     if others and not (len(splits) > 1 and "train" in splits and _holds_only_folders(root / splits["train"])):
         _check_no_twins(root, named, others)
         return {}
@@ -180,7 +180,7 @@ def _check_no_twins(root: Path, named: Sequence[str], others: Sequence[str]) -> 
 
 
 def _count_beside(root: Path, holders: set[str], listed: set[Identity]) -> int:
-    walked = [_walk(root, name, listed) for name in _folders(root) if name not in holders]
+    walked = [walk(root, name, listed) for name in _folders(root) if name not in holders]
     return len(_loose(root)) + sum(len(files) + others for files, others in walked)
 
 
@@ -193,7 +193,7 @@ def _check_loose(folder: Path, loose: Sequence[str], classes: Classes) -> None:
         )
 
 
-def _walk(root: Path, start: str, listed: set[Identity]) -> tuple[list[str], int]:
+def walk(root: Path, start: str, listed: set[Identity]) -> tuple[list[str], int]:
     """Return all images below `start`, as paths relative to `root`, and the number of other files."""
     images: list[str] = []
     others, seen, pending = 0, set(listed), [start]

@@ -106,7 +106,7 @@ class FileImages:
         images, kept = [], []
         for place, index in enumerate(indices.tolist()):
             try:
-                images.append(self._read(index))
+                images.append(self.read(index))
                 kept.append(place)
             except UnreadableImage as error:
                 self.unreadable[self.names[index]] = str(error)
@@ -136,7 +136,8 @@ class FileImages:
             return Identity(name, -1, 0, 0)
         return Identity(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
-    def _read(self, index: int) -> Tensor:
+    def read(self, index: int) -> Tensor:
+        """Return one image, as it is in a batch; raises UnreadableImage."""
         pixels = None if self.packed is None else self.packed.read(index)
         if pixels is not None:
             return torch.from_numpy(pixels)
@@ -169,17 +170,24 @@ def fit(pixels: np.ndarray, spec: DataSpec) -> Tensor:
 def read_canvas(source: Path | bytes, spec: DataSpec, size: int) -> Tensor:
     """Decode one image for training, quickly, to (channels, size, size), uint8."""
     image = open_decoded(source, spec.channels, draft_size=size)
+    resized = _padded(image, size, spec) if spec.resize_mode == "pad" else _cut(image, size, spec)
+    return torch.from_numpy(np.array(resized).reshape(size, size, spec.channels)).permute(2, 0, 1)
+
+
+def _cut(image: Image.Image, size: int, spec: DataSpec) -> Image.Image:
     top, left, height, width = square_region(image.height, image.width, spec.resize_mode)
-    if spec.resize_mode == "pad":
-        image, top, left = _padded(image, round(height), spec), 0.0, 0.0
-    box = (left, top, left + width, top + height)
-    resized = np.array(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
-    return torch.from_numpy(resized.reshape(size, size, spec.channels)).permute(2, 0, 1)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
 
 
-def _padded(image: Image.Image, side: int, spec: DataSpec) -> Image.Image:
-    """Return an image in the middle of a square that is filled with the mean."""
+def _padded(image: Image.Image, size: int, spec: DataSpec) -> Image.Image:
+    """Resize a square of the longer side, filled with the mean, that has the image in its middle.
+
+    The square itself would take memory for the longer side squared: that side, where nothing is added, shrinks first.
+    """
+    side = max(image.size)
+    is_wide = image.width == side
+    narrow = image.resize((size, image.height) if is_wide else (image.width, size), Image.Resampling.BILINEAR)
     fill = tuple(round(255 * value) for value in spec.mean)
-    square = Image.new(image.mode, (side, side), fill if spec.channels == 3 else fill[0])
-    square.paste(image, (round((side - image.width) / 2), round((side - image.height) / 2)))
-    return square
+    strip = Image.new(image.mode, (size, side) if is_wide else (side, size), fill if spec.channels == 3 else fill[0])
+    strip.paste(narrow, (round((strip.width - narrow.width) / 2), round((strip.height - narrow.height) / 2)))
+    return strip.resize((size, size), Image.Resampling.BILINEAR)

@@ -51,17 +51,22 @@ class PackedPixels:
     """Where the pixels of a set's images lie."""
 
     packs: tuple[Pack, ...]
-    places: np.ndarray  # (images, 2): the pack of each image, and its row there
+    places: np.ndarray  # (images, 2): the pack of each image, and its row there; -1: it is in none
     say: Callable[[str], None]  # told of damage
     damaged: set[Path] = field(default_factory=set)  # packs, as met so far
 
     def read(self, index: int) -> np.ndarray | None:
-        """Return the pixels of an image, or None where they are damaged: its pack is then gone for the next run.
+        """Return the pixels of an image, or None where there are none.
+
+        Where they are damaged their pack is gone for the next run.
 
         Raises:
             UnreadableImage: where the file could not be read when it was packed.
         """
-        pack, row = self.packs[self.places[index, 0]], self.places[index, 1]
+        number, row = self.places[index].tolist()
+        if number < 0:
+            return None
+        pack = self.packs[number]
         entry = pack.entries[row]
         if entry.reason:
             raise UnreadableImage(entry.reason)

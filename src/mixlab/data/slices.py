@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mixlab.data.pack import Identity
-from mixlab.errors import DataError, UnreadableImage
+from mixlab.errors import DataError, UnreadableImage, UnreadableNow
 
 
 class Shard(NamedTuple):
@@ -45,7 +45,7 @@ class Slices:
         The shard is opened each time: no descriptors are shared with workers, and one that changed is never read.
 
         Raises:
-            UnreadableImage: where the shard is not the one that was loaded, or cannot be read.
+            UnreadableImage: where the shard is not the one that was loaded; UnreadableNow where it cannot be read.
         """
         shard, size = self.shards[self.places[index]], int(self.sizes[index])
         try:
@@ -56,7 +56,7 @@ class Slices:
                 file.seek(int(self.offsets[index]))
                 return _exactly(file, size)
         except OSError as error:
-            raise UnreadableImage(f"the shard {shard.path.name}: {(error.strerror or str(error)).lower()}") from None
+            raise UnreadableNow(f"the shard {shard.path.name}: {(error.strerror or str(error)).lower()}") from None
 
     def identity(self, name: str, index: int) -> Identity:
         """Return what changes when the picture of this name does."""

@@ -71,6 +71,7 @@ class Classifier:
 
         Raises:
             UnreadableImage: where it cannot be decoded.
+            UsageError: for an array of another type or shape.
         """
         return self.classify([pixels_of(picture, self.spec.channels)])[0]
 
@@ -150,8 +151,15 @@ def pixels_of(picture: Picture, channels: int) -> np.ndarray:
     if isinstance(picture, bytes):
         return decode(picture, channels)
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.size == 0:
-            given = f"{picture.dtype} {picture.shape}"
-            raise UsageError(f"expected uint8 pixels (height, width) or (height, width, channels), got {given}")
-        picture = Image.fromarray(picture)
+        picture = _image_of(picture)
     return decode_image(picture, channels)
+
+
+def _image_of(pixels: np.ndarray) -> Image.Image:
+    is_picture = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 2, 3, 4))
+    if pixels.dtype != np.uint8 or not is_picture or pixels.size == 0:
+        raise UsageError(
+            "expected uint8 pixels (height, width) or (height, width, channels), with 1 or 3 channels, or 2 or 4 of "
+            f"which the last is opacity; got {pixels.dtype} {pixels.shape}"
+        )
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)

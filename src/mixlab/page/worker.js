@@ -4,6 +4,7 @@ import * as runtime from "./ort.wasm.min.js";
 import { asSeen, dropAlpha, scaled, withAlpha } from "./picture.js";
 
 const MAX_PIXELS = 100_000_000; // as in mixlab.data.decode
+const LONGEST_SIDE = 65_535; // so too
 let model, session;
 
 onmessage = async ({ data }) => {
@@ -65,6 +66,8 @@ async function decode(file) {
   });
   const { width, height } = bitmap;
   if (width * height > MAX_PIXELS) throw new Unreadable(`${width * height} pixels, more than the limit of ${MAX_PIXELS}`);
+  const longest = Math.max(width, height);
+  if (longest > LONGEST_SIDE) throw new Unreadable(`${longest} pixels long, more than the limit of ${LONGEST_SIDE}`);
   const paper = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   paper.fillStyle = "#fff";
   paper.fillRect(0, 0, width, height);

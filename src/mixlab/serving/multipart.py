@@ -8,14 +8,13 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from mixlab.data.decode import inspect
-from mixlab.errors import UnreadableImage
+from mixlab.errors import ImageTooLong, UnreadableImage
 from mixlab.serving.limits import Limits
 from mixlab.serving.refusal import Refusal
 
 RAW = ("", "application/octet-stream")  # content types of a body that is one picture; and image/...
 HOW = "send files as multipart/form-data (curl -F file=@photo.jpg), or one picture as image/..."
 SILENT = logging.Logger("forms", logging.CRITICAL + 1)  # the parser's own says of each damaged form what it is
-LONGEST_SIDE = 65_535  # of a picture, in pixels: resizing takes memory for each row and column
 LONGEST_HEADER = 4096  # of a part, in bytes
 LONGEST_NAME = 255  # characters of a file's name that are kept
 
@@ -53,10 +52,10 @@ def pictures_in(body: bytes, content_type: str, limits: Limits) -> list[Picture]
 def _pixels(data: bytes) -> int:
     try:
         width, height = inspect(data)
+    except ImageTooLong as error:
+        raise Refusal(413, f"a picture is {error}") from None
     except UnreadableImage:  # as decoding it will say once more
         return 0
-    if max(width, height) > LONGEST_SIDE:
-        raise Refusal(413, f"a picture is {max(width, height):,} pixels long, more than {LONGEST_SIDE:,}")
     return width * height
 
 
