@@ -6,7 +6,8 @@ import pytest
 
 from torture import sheet
 from torture.catalogue import CHECKS
-from torture.check import Check, run
+from torture.check import ROOT, Check, run
+from torture.sabotage import SABOTAGES
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,12 @@ def test_a_failing_case_is_a_problem_and_so_is_an_error_of_the_case():
 def test_each_check_has_one_name_and_more_cases_the_longer_it_runs():
     assert len({check.name for check in CHECKS}) == len(CHECKS)
     assert all(check.quick <= check.sample <= check.full for check in CHECKS)
+
+
+@pytest.mark.parametrize("fault", SABOTAGES, ids=lambda fault: fault["fault"])
+def test_each_sabotage_still_fits_its_source(fault: dict):
+    source = (ROOT / "src" / "mixlab" / fault["file"]).read_text(encoding="utf-8")
+    assert source.count(fault["old"].strip("\n")) == 1
 
 
 def test_the_sheet_has_a_row_for_each_check():
