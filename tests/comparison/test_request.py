@@ -8,9 +8,12 @@ from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
 from mixlab.comparison.request import Budget, parse_budget, parse_seeds, parse_vary, read_seeds
 from mixlab.data.catalogue import DigitsConfig
 from mixlab.errors import UsageError
+from mixlab.experiment import Experiment
 from mixlab.models.catalogue import ARCHITECTURES, parse_model
 from mixlab.models.inspection import parameters
+from mixlab.run.bundle import Bundle, BundleDescription, write_bundle
 from mixlab.spec import DataSpec
+from mixlab.training import fine_tuning
 
 TOML = """
 seeds = [4, 7]
@@ -52,6 +55,55 @@ def test_models_get_what_the_data_sets_recipe_has_for_them():
     assert (convmixer.model.dim, resnet.model.name) == (64, "resnet9")
     assert convmixer.optimizer.learning_rate != resnet.optimizer.learning_rate
     assert convmixer.augmentation == resnet.augmentation
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    """A bundle whose model and preprocessing no recipe has."""
+    spec = DataSpec(image_size=20, classes=("x", "y"), mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3), resize_mode="squash")
+    model = parse_model({"name": "vit", "dim": 12, "depth": 1, "heads": 2, "patch_size": 4})
+    described = BundleDescription(mixlab="", model=model, spec=spec)
+    write_bundle(tmp_path / "old", Bundle(described, model.build(spec).state_dict()), "")
+    return str(tmp_path / "old")
+
+
+def experiments_of(file: ComparisonFile, *models: str, **values) -> list[Experiment]:
+    return [each.experiment for each in request(file, models, **values).variants]
+
+
+def test_weights_bring_their_model_and_preprocessing_as_for_a_single_training(weights: str, pictures: Path):
+    values = {"data": str(pictures), "weights": weights}
+    found = request(vary=(("freeze", [False, True]),), **values).variants
+    assert [each.experiment for each in found] == [
+        fine_tuning.compose("", values | {"freeze": freeze}, ()) for freeze in (False, True)
+    ]
+    own, named = experiments_of(
+        ComparisonFile(variants={"own": {}, "named": {"model": {"name": "convmixer", "dim": 8}}}), **values
+    )
+    assert own == found[0].experiment
+    assert (named.model.name, named.model.width, named.data.image_size) == ("convmixer", 8, 20)
+    assert [each.model.name for each in experiments_of(ComparisonFile(), "vit", "resnet9", **values)] == [
+        "vit",
+        "resnet9",
+    ]
+
+
+def test_what_a_file_says_of_a_model_or_of_data_leaves_the_rest_to_the_weights(weights: str):
+    shared = {"weights": weights, "model": {"dropout": 0.2}, "data": "imagenette160"}
+    variants = {"a": {}, "b": {"model": {"pool": "mean"}}, "c": {"data": {"image_size": 24}}}
+    found = experiments_of(ComparisonFile(experiment=shared, variants=variants))
+    assert [(each.model.width, each.model.model_dump()["dropout"]) for each in found] == [(12, 0.2)] * 3
+    assert found[1].model.model_dump()["pool"] == "mean"
+    assert [each.data.image_size for each in found] == [20, 20, 24]
+    [plain] = experiments_of(ComparisonFile(experiment={"data": "imagenette160"}, variants={"a": {}}))
+    assert plain.data.image_size == 128
+
+
+def test_a_recipe_that_is_named_gives_varied_models_what_they_need():
+    file, models = ComparisonFile(recipe="cifar10"), ["convmixer_64_4", "vit_64_4_patch2"]
+    varied = [each.experiment for each in request(file, vary=(("model", models),)).variants]
+    assert varied == experiments_of(file, *models)
+    assert varied[0].optimizer.learning_rate != varied[1].optimizer.learning_rate
 
 
 def test_every_combination_of_values_is_a_variant():

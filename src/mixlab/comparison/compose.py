@@ -9,10 +9,11 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from mixlab.comparison.budget import load_each, matched, parameters_of
 from mixlab.comparison.request import ComparisonRequest, Variant, naming, parse_budget, parse_seeds
-from mixlab.config import Config, flatten, parse_override, read_toml
+from mixlab.config import Config, parse_override, read_toml
 from mixlab.errors import UsageError, did_you_mean
-from mixlab.experiment import compose_auto, lay, read_recipe
+from mixlab.experiment import asked, lay
 from mixlab.spec import DataSpec
+from mixlab.training import fine_tuning
 
 
 class ComparisonFile(Config):
@@ -73,23 +74,34 @@ def _variants(
 ) -> tuple[Variant, ...]:
     """Return every variant of a file or of models, times every combination of the values to vary."""
     named: list[tuple[str, dict[str, Any]]] = [*file.variants.items(), *((name, {"model": name}) for name in models)]
+    recipe = file.recipe or ({} if file.experiment else "")
     variants = []
     for name, table in named or [("", {})]:
         for choice in itertools.product(*([(key, value) for value in options] for key, options in vary)):
             label = " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, value in choice)]).strip()
-            base, fields = _base(file, table)
+            given = asked("", {**values, **dict(choice)}, overrides)
             with naming(label):
-                experiment, auto = compose_auto(base, {**fields, **values, **dict(choice)}, overrides)
+                fields = _laid(_laid(file.experiment, asked("", table, ())), given)
+                experiment, auto = fine_tuning.compose_auto(recipe, fields, ())
             variants.append(Variant(name=label, experiment=experiment, auto_learning_rate=auto))
     return tuple(variants)
 
 
-def _base(file: ComparisonFile, table: Mapping[str, Any]) -> tuple[dict[str, Any] | str, dict[str, Any]]:
-    """Return the recipe that a variant lies over, and the variant's fields by key path."""
-    fields = lay(file.experiment, dict(table))
-    if file.recipe:
-        return lay(read_recipe(file.recipe), fields), {}
-    return (fields, {}) if file.experiment else ("", flatten(fields))
+def _laid(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Do as `lay`, without what it spells out where nobody asked for it: that is for the weights to say.
+
+    A model without a name stays so, and a data set's name does not stand for a size of pictures yet.
+    """
+    found = lay(dict(below), dict(over))
+    if "for" in below:
+        return found
+    for key in ("data", "model"):
+        given = [each[key] for each in (below, over) if key in each]
+        if len(given) == 1:
+            found[key] = given[0]
+        elif given and all(isinstance(each, Mapping) and "name" not in each for each in given):
+            del found[key]["name"]
+    return found
 
 
 def _refuse_equal(variants: Sequence[Variant]) -> None:
