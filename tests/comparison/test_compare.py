@@ -17,7 +17,7 @@ from mixlab import devices
 from mixlab.comparison import compare as comparing
 from mixlab.comparison.compare import compare, folder_of, is_comparison, read_comparison
 from mixlab.comparison.compose import ComparisonFile, compose_request
-from mixlab.comparison.request import ComparisonRequest
+from mixlab.comparison.request import Budget, ComparisonRequest, Variant
 from mixlab.data.catalogue import parse_data
 from mixlab.errors import Interrupted, RunError, TrainingError, UsageError
 from mixlab.evaluation import leaderboard
@@ -289,6 +289,14 @@ def test_a_comparison_that_has_not_finished_is_named_as_one(tiny: dict, options:
 def test_a_device_that_is_not_there_starts_nothing(tiny: dict, options: Options):
     with pytest.raises(UsageError, match="unknown device 'gpu'"):
         compare(request_of(tiny), replace(options, device="gpu"))
+    assert not options.out.exists()
+
+
+def test_variants_that_one_budget_makes_equal_are_refused(tiny: dict, options: Options):
+    variants = [Variant(name=str(epochs), experiment=parse_experiment(tiny | {"epochs": epochs})) for epochs in (5, 10)]
+    request = ComparisonRequest(variants=variants, budget=Budget(kind="epochs", amount=1))
+    with pytest.raises(UsageError, match="5 and 10 are the same experiment"):
+        compare(request, options)
     assert not options.out.exists()
 
 

@@ -240,6 +240,37 @@ def test_a_budget_and_epochs_are_not_both_asked_for(budget: str, vary: tuple, va
     assert compose_request(ComparisonFile(budget="time=10m"), models, vary, values, overrides)
 
 
+@pytest.mark.parametrize("key", ["experiment", "variants"])
+def test_a_file_does_not_ask_for_epochs_beside_a_budget_of_others(key: str):
+    def file(budget: str, **variants: float) -> ComparisonFile:
+        shared = {"experiment": {"epochs": 5}} if key == "experiment" else {}
+        return ComparisonFile(budget=budget, variants={n: {"epochs": e} for n, e in variants.items()}, **shared)
+
+    with pytest.raises(UsageError, match=r"epochs and the budget epochs=1 both say how long to train.* \(variant a\)"):
+        request(file("epochs=1", a=5, b=10), data="digits")
+    [equal] = request(file("epochs=5", a=5), data="digits").variants
+    assert equal.experiment.epochs == 5
+    assert request(file("time=10m", a=5, b=10), data="digits")
+
+
+def test_the_epochs_of_a_recipe_give_way_to_a_budget():
+    assert request(ComparisonFile(budget="epochs=30", recipe="cifar10"), models=("convmixer", "vit"))
+
+
+@pytest.mark.parametrize("place", ["vary", "values", "overrides", "experiment", "variants", "recipe"])
+def test_a_seed_is_no_field_of_a_comparison(place: str, tmp_path: Path):
+    (tmp_path / "mine.toml").write_text("seed = 7")
+    given = {
+        "experiment": {"experiment": {"seed": 7}, "variants": {"a": {}}},
+        "variants": {"variants": {"a": {"seed": 7}}},
+        "recipe": {"recipe": str(tmp_path / "mine.toml"), "variants": {"a": {}}},
+    }.get(place, {"variants": {"a": {}}})
+    vary, values = [("seed", [7, 8])] if place == "vary" else [], {"seed": 7} if place == "values" else {}
+    words = ["seed=7"] if place == "overrides" else []
+    with pytest.raises(UsageError, match=r"seed=7: all variants .*one alone: --seeds 7,.* seeds = \[7\]"):
+        compose_request(ComparisonFile(**given), (), vary, values, words)
+
+
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether validation images were carved, for each time that digits are loaded."""
@@ -270,9 +301,17 @@ def test_protocols_of_the_same_data_are_counted_apart(loads: list[bool]):
 def test_words_of_the_command_line_are_read():
     assert parse_vary("model.kernel_size=3,5") == ("model.kernel_size", [3, 5])
     assert parse_vary("model.activation=gelu,relu") == ("model.activation", ["gelu", "relu"])
-    assert (read_seeds("3"), read_seeds("4, 5")) == (3, (4, 5))
+    assert (read_seeds("3"), read_seeds("4, 5"), read_seeds("7,"), read_seeds("0, ")) == (3, (4, 5), (7,), (0,))
     assert (parse_seeds(3), parse_seeds([4, 5])) == ((0, 1, 2), (4, 5))
-    for read, word in ((parse_vary, "model.kernel_size=3"), (read_seeds, "0"), (read_seeds, "-1"), (read_seeds, "a")):
+    for read, word in (
+        (parse_vary, "model.kernel_size=3"),
+        (read_seeds, "0"),
+        (read_seeds, "-1"),
+        (read_seeds, "a"),
+        (read_seeds, "7,,"),
+        (read_seeds, ","),
+        (read_seeds, "²"),
+    ):
         with pytest.raises(UsageError, match="expected"):
             read(word)
 

@@ -59,7 +59,9 @@ data = click.option(
 epochs = click.option("--epochs", type=float, help="Passes over the training pictures.")
 batch_size = click.option("--batch-size", type=int, help="Pictures of one optimiser step.")
 precision = click.option("--precision", metavar="TYPE", help="auto, float32, bfloat16 or float16.")
-seeds = click.option("--seeds", default="", metavar="N", help="How many seeds, or which: 3, or 4,5,6.  [default: 1]")
+seeds = click.option(
+    "--seeds", default="", metavar="N", help="How many seeds, or which: 3, or 4,5,6 (one alone: 7,).  [default: 1]"
+)
 jobs = click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Trainings at once.")
 reject_below = click.option(
     "--reject-below",

@@ -15,7 +15,7 @@ import torch
 
 from mixlab import devices, durable
 from mixlab.comparison.budget import Cost, cost_of, load_each, with_budget
-from mixlab.comparison.request import Budget, ComparisonRequest, Variant, naming
+from mixlab.comparison.request import Budget, ComparisonRequest, Variant, naming, refuse_equal
 from mixlab.comparison.workers import Outcome, Task, run_all
 from mixlab.config import digest
 from mixlab.errors import Interrupted, MixlabError, RunError, TrainingError, UsageError, did_you_mean
@@ -75,6 +75,7 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
         variant.model_copy(update={"experiment": experiment})
         for variant, experiment in zip(request.variants, experiments, strict=True)
     ]
+    refuse_equal(prepared)  # one budget or precision may have made them so
     folder = folder_of(request, options.out)
     durable.make_folder(folder)
     durable.write_json(folder / REQUEST, request.model_dump(mode="json"))

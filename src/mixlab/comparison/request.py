@@ -1,6 +1,7 @@
 """What is compared: variants of an experiment, seeds and one budget."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -55,6 +56,15 @@ def naming(variant: str) -> Iterator[None]:
         raise UsageError(f"{error} (variant {variant})") from None
 
 
+def refuse_equal(variants: Sequence[Variant]) -> None:
+    """Refuse variants that would be one run, compared with itself."""
+    for first, second in itertools.combinations(variants, 2):
+        if first.name == second.name:
+            raise UsageError(f"{first.name} is given twice; leave one out")
+        if first.model_copy(update={"name": second.name}) == second:
+            raise UsageError(f"{first.name} and {second.name} are the same experiment; leave one out")
+
+
 def parse_budget(text: str) -> Budget:
     """Read "epochs=30", "images=500000", "macs=1e15" or "time=10m".
 
@@ -100,12 +110,12 @@ def parse_seeds(given: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def read_seeds(text: str) -> int | tuple[int, ...]:
-    """Read "3", how many, or "4,5,6", which.
+    """Read "3", how many, or "4,5,6", which; "7," is the one.
 
     Raises:
         UsageError: for anything else.
     """
-    words = text.split(",")
-    if not all(word.strip().isdigit() for word in words) or text.strip() == "0":
-        raise UsageError(f"--seeds {text}: expected how many, such as 3, or which, such as 4,5,6")
-    return int(text) if len(words) == 1 else tuple(map(int, words))
+    words = text.strip().removesuffix(",").split(",")
+    if not all(word.strip().isdecimal() for word in words) or text.strip() == "0":
+        raise UsageError(f"--seeds {text}: expected how many, such as 3, or which, such as 4,5,6 (one alone: 7,)")
+    return tuple(map(int, words)) if "," in text else int(text)
