@@ -132,6 +132,7 @@ def test_a_variant_can_ask_for_the_range_test():
         ("time=10m", "time", 600),
         ("time=90", "time", 90),
         ("time=2h", "time", 7200),
+        ("time=1h30m", "time", 5400),
         ("", "own", 1),
     ],
 )
@@ -145,7 +146,12 @@ def test_budgets_are_read(text: str, kind: str, amount: float):
         ("epocs=3", "did you mean epochs"),
         ("30", "expected epochs="),
         ("epochs=many", "a number above 0"),
-        ("time=-1", "above 0"),
+        ("time=-1", "budget time=-1: expected a time such as 90s, 25m or 1h30m"),
+        ("time=5mh", "budget time=5mh: expected a time"),
+        ("time=0", "expected a time"),
+        ("epochs=5m", "budget epochs=5m: expected a number above 0"),
+        ("images=3h", "a number above 0"),
+        ("macs=1e12s", "a number above 0"),
     ],
 )
 def test_other_budgets_are_refused(text: str, message: str):
@@ -178,6 +184,23 @@ def test_models_of_equal_operations_see_images_in_inverse_proportion():
         cost = cost_of(experiment, experiment.data.load(0, carve_validation=True))
         spent.append(with_budget(experiment, budget, cost).epochs * 1280 * cost.macs * 3)
     assert spent == [pytest.approx(1e10, rel=1e-3)] * 2
+
+
+def test_a_batch_is_no_more_images_than_there_are():
+    found = costs(request(ComparisonFile(budget="images=50000"), ("convmixer",), (("batch_size", [64, 2048]),)))
+    seen = [each.steps(cost.train_images) * min(each.batch_size, cost.train_images) for _, each, cost in found]
+    assert seen == [pytest.approx(50000, abs=1293)] * 2
+    with pytest.raises(UsageError, match="does not pay for one step of 1293 images"):
+        with_budget(found[1][1], Budget(kind="images", amount=1292), found[1][2])
+
+
+def test_steps_at_smaller_sizes_cost_fewer_operations():
+    vary = (("image_sizes", [[], [[0, 4], [0.99, 8]]]),)
+    spent = []
+    for _, each, cost in costs(request(ComparisonFile(budget="macs=1e11"), ("convmixer",), vary)):
+        area = each.relative_area(cost.train_images, each.data.image_size)
+        spent.append(each.epochs * 1280 * cost.macs * 3 * area)
+    assert spent == [pytest.approx(1e11, rel=1e-2)] * 2
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

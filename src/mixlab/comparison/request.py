@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from mixlab.config import Config, parse_override
+from mixlab.durations import seconds
 from mixlab.errors import UsageError, did_you_mean
 from mixlab.evaluation.leaderboard import counted
 from mixlab.experiment import Experiment
 
 BudgetKind = Literal["own", "epochs", "images", "macs", "time"]
 KINDS = ("epochs", "images", "macs", "time")
-UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 class Budget(Config):
@@ -66,7 +66,7 @@ def refuse_equal(variants: Sequence[Variant]) -> None:
 
 
 def parse_budget(text: str) -> Budget:
-    """Read "epochs=30", "images=500000", "macs=1e15" or "time=10m".
+    """Read "epochs=30", "images=500000", "macs=1e15", "time=10m" or "time=1h30m".
 
     Raises:
         UsageError: for anything else.
@@ -76,9 +76,9 @@ def parse_budget(text: str) -> Budget:
     kind, _, amount = text.partition("=")
     if kind not in KINDS:
         raise UsageError(f"budget {text}{did_you_mean(kind, KINDS) or '; expected epochs=, images=, macs= or time='}")
-    factor = UNITS.get(amount[-1:], 1) if kind == "time" else 1
+    found = seconds(amount, f"budget {text}") if kind == "time" else amount
     try:
-        return Budget.parse({"kind": kind, "amount": float(amount.rstrip("smh")) * factor})
+        return Budget.parse({"kind": kind, "amount": float(found)})
     except (ValueError, UsageError):
         raise UsageError(f"budget {text}: expected a number above 0, such as epochs=30 or time=10m") from None
 
