@@ -192,7 +192,8 @@ def compare(
         file: TOML file with a table for each variant.
         match_parameters: variant whose number of parameters the others get, by their width.
         jobs: trainings at once.
-        values: as for `train`, for all variants; `quiet=True` says nothing of the runs.
+        values: as for `train`, for all variants, without name, new and max_seconds; `quiet=True` says nothing of the
+            runs.
 
     Raises:
         MixlabError: with one line that says what was given, what was expected and what to do.

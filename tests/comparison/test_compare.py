@@ -300,6 +300,20 @@ def test_variants_that_one_budget_makes_equal_are_refused(tiny: dict, options: O
     assert not options.out.exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "way_out"),
+    [
+        ({"name": "same"}, "name='same' is for a single training: .*give out="),
+        ({"new": True}, "new=True is for a single training: .*give another out="),
+        ({"max_seconds": 0.001}, r'max_seconds=0\.001 is for a single training: .*give budget="time=\.\.\."'),
+    ],
+)
+def test_options_of_a_single_training_are_refused(tiny: dict, options: Options, option: dict, way_out: str):
+    with pytest.raises(UsageError, match=way_out):
+        mixlab.compare(variants={"a": {}}, **tiny, out=options.out, device="cpu", workers=0, quiet=True, **option)
+    assert not options.out.exists()
+
+
 def test_the_folder_depends_on_the_request_alone(tiny: dict, tmp_path: Path):
     assert folder_of(request_of(tiny), tmp_path) == folder_of(request_of(tiny), tmp_path)
     assert folder_of(request_of(tiny), tmp_path) != folder_of(request_of(tiny, seeds=3), tmp_path)

@@ -28,6 +28,11 @@ from mixlab.training.plan import duration, settle
 from mixlab.training.session import Options
 
 REQUEST, LEADERBOARD = "request.json", "leaderboard.json"
+ALONE = {  # option of a single training -> why a comparison has none, and what it has instead
+    "name": "each run is named by what it is; leave it out, and give out= for the folder they lie in",
+    "new": "finished runs are returned, not repeated; leave it out, and give another out= to train anew",
+    "max_seconds": 'the budget says how long each run may take; give budget="time=..." instead',
+}
 
 Say = Callable[[str], None]
 
@@ -64,10 +69,12 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
         say: told one line about each run.
 
     Raises:
-        UsageError, DataError: for a variant that cannot be trained at all; nothing has been started then.
+        UsageError, DataError: for a variant that cannot be trained at all, or an option that is for a single training;
+            nothing has been started then.
         TrainingError: where not one run finished.
         Interrupted: where a signal asked to stop; the same command goes on.
     """
+    _refuse_alone(options)
     device = devices.choose_device(options.device)  # a wrong name would fail run by run
     priced = costs(request)
     experiments = _in_one_precision([experiment for _, experiment, _ in priced], device)
@@ -92,6 +99,12 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
     if not found.finished:
         raise TrainingError(f"not one of {len(tasks)} runs finished; the first: {outcomes[0].error}")
     return Comparison(folder, found)
+
+
+def _refuse_alone(options: Options) -> None:
+    for name, reason in ALONE.items():
+        if getattr(options, name):
+            raise UsageError(f"{name}={getattr(options, name)!r} is for a single training: {reason}")
 
 
 def _in_one_precision(experiments: Sequence[Experiment], device: torch.device) -> list[Experiment]:
