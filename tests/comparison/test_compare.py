@@ -224,7 +224,7 @@ def test_the_api_compares_and_reports(pictures: Path, tmp_path: Path):
     assert mixlab.report(found.folder) == found.folder / "report.html"
     (run,) = found.runs("dim=4")
     assert (is_comparison(found.folder), is_comparison(run.folder)) == (True, False)
-    assert run.experiment.model.width == 4
+    assert (run.experiment.model.width, run.experiment.data.image_size) == (4, 16)
     assert mixlab.report(run.folder) == run.folder / "report.html"
     with pytest.raises(UsageError, match=r"no row 'dim=5'; did you mean dim=[48]"):
         found.runs("dim=5")
