@@ -22,9 +22,12 @@ from mixlab.data.catalogue import parse_data
 from mixlab.errors import Interrupted, RunError, TrainingError, UsageError
 from mixlab.evaluation import leaderboard
 from mixlab.experiment import Experiment, parse_experiment
+from mixlab.optim.optimizers import AdamWConfig
 from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Run, list_runs
 from mixlab.training import loop, step
+from mixlab.training import plan as training_plan
+from mixlab.training.plan import Plan
 from mixlab.training.session import Options
 
 
@@ -108,6 +111,7 @@ def test_a_variant_that_fails_is_reported_and_the_others_go_on(tiny: dict, optio
     assert (bad.name, len(bad.runs)) == ("bad", 0)
     assert "left a number that is not finite" in bad.failures[0].reason
     assert found.leaderboard.pairs == ()
+    assert found.leaderboard.differing == {}, "a row without a run was not compared"
     page = found.report().read_text()
     assert "Failed: bad, seed 0: step " in page
 
@@ -206,6 +210,27 @@ def test_differing_fields_name_what_was_not_kept_equal(tiny: dict):
     request = request_of(tiny, 1, a={}, b={"batch_size": 4, "model": {"dim": 4}})
     found = leaderboard.differing_fields({each.name: each.experiment for each in request.variants})
     assert found == {"batch_size": {"a": 8, "b": 4}}
+
+
+def test_what_runs_found_out_is_said_to_differ(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch):
+    def fitted(experiment: Experiment, plan: Plan, seconds: float) -> Experiment:
+        return experiment.model_copy(update={"epochs": 1 + experiment.seed / 4 if experiment.model.width == 4 else 2})
+
+    monkeypatch.setattr(training_plan, "fit_epochs", fitted)
+    variants = {"found": {"model": {"dim": 4}, "optimizer": {"learning_rate": "auto"}}, "given": {}}
+    file = ComparisonFile(seeds=2, budget="time=10h", experiment=tiny, variants=variants)
+    found = compare(compose_request(file, (), (), {}, ()), options)
+    rates = [run.experiment.optimizer.learning_rate for run in found.runs("found")]
+    assert rates[0] != rates[1], "the oracle needs two"
+    assert found.leaderboard.differing == {
+        "epochs": {"found": [1, 1.25], "given": 2},
+        "optimizer.learning_rate": {"found": sorted(rates), "given": AdamWConfig().learning_rate},
+    }
+    text = found.report().read_text()
+    assert "<td>1 to 1.25</td><td>2</td>" in text
+    assert "The learning rate of found was tuned, by a range test before each run; nothing else was." in text
+    assert "one was tuned" not in text
+    assert "The same number of epochs" not in text
 
 
 def test_the_api_compares_and_reports(pictures: Path, tmp_path: Path):

@@ -7,9 +7,10 @@ were read are not read again.
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -232,7 +233,6 @@ def _leaderboard(
             failures[name].append(Failure(seed=seed, reason=outcome.error))
         else:
             runs[name][seed] = outcome.run
-    experiments = {name: _as_computed(experiment, runs[name].values()) for name, experiment, _ in priced}
     rows = leaderboard.rank(
         leaderboard.row_of(name, experiment, cost.parameters, cost.macs, _in_order(runs[name]), failures[name])
         for name, experiment, cost in priced
@@ -248,14 +248,25 @@ def _leaderboard(
         seeds=request.seeds,
         rows=rows,
         pairs=leaderboard.pairs_of(rows, answers),
-        differing=leaderboard.differing_fields(experiments),
+        differing=_differing(runs),
     )
 
 
-def _as_computed(experiment: Experiment, runs: Iterable[Run]) -> Experiment:
-    """Return the experiment with the parts that batches were computed in: memory may have allowed one model fewer."""
-    parts = max((run.experiment.parts for run in runs), default=experiment.parts)
-    return experiment.model_copy(update={"accumulate": parts})
+def _differing(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[str, Any]]:
+    """Return the fields that were not the same in all finished runs, each with what the rows had.
+
+    Runs know what was measured before their first step: rates that were found, epochs that fit into a time, the parts
+    of a batch that fit into memory. Where a row's seeds differ, it is the lowest and the highest.
+    """
+    found = leaderboard.differing_fields({run.name: run.experiment for row in runs.values() for run in row.values()})
+    return {
+        key: {name: _range([values[run.name] for run in row.values()]) for name, row in runs.items() if row}
+        for key, values in found.items()
+    }
+
+
+def _range(values: Sequence[Any]) -> Any:
+    return values[0] if all(value == values[0] for value in values) else [min(values), max(values)]
 
 
 def _in_order(runs: Mapping[int, Run]) -> list[Run]:
