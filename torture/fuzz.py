@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from mixlab import durable
-from mixlab.cli import common
 from mixlab.comparison.compare import is_comparison, read_comparison
 from mixlab.comparison.compose import compose_request, read_file
 from mixlab.comparison.request import parse_budget, parse_seeds
@@ -29,6 +28,7 @@ from mixlab.data.cifar import read_cifar
 from mixlab.data.decode import decode
 from mixlab.data.labels_csv import read_labels
 from mixlab.data.pack import FOOTER, MAGIC, Identity, open_pack, write_pack
+from mixlab.durations import seconds
 from mixlab.errors import MixlabError
 from mixlab.experiment import compose, parse_experiment
 from mixlab.models.catalogue import parse_model
@@ -156,7 +156,7 @@ def flags(dice: random.Random, root: Path) -> None:
     text = mutated(dice.choice(("1h30m", "epochs=3", "time=10m", "1e6", "4,5,6", "3")).encode(), dice).decode("latin1")
     match dice.randrange(3):
         case 0:
-            common.seconds("--max-time", text)
+            seconds(text, text)
         case 1:
             parse_budget(text)
         case _:

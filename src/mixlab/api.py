@@ -192,7 +192,8 @@ def compare(
         file: TOML file with a table for each variant.
         match_parameters: variant whose number of parameters the others get, by their width.
         jobs: trainings at once.
-        values: as for `train`, for all variants; `quiet=True` says nothing of the runs.
+        values: as for `train`, for all variants, without name, new and max_seconds; `quiet=True` says nothing of the
+            runs.
 
     Raises:
         MixlabError: with one line that says what was given, what was expected and what to do.
@@ -202,7 +203,8 @@ def compare(
     given |= {"variants": variants, "seeds": seeds}
     laid = {name: value for name, value in given.items() if value}
     read = ComparisonFile.parse((read_file(Path(file)) if file else ComparisonFile()).model_dump() | laid)
-    fields = {SHORT.get(key, key): value for key, value in values.items()} | ({"data": data} if data else {})
+    fields = {"data": data} if data else {}  # first, so that words for its fields come to lie over it
+    fields |= {SHORT.get(key, key): value for key, value in values.items()}
     request = compose_request(read, models, list((vary or {}).items()), fields, ())
     say = (lambda line: None) if options.quiet else (lambda line: print(one_line(line), file=sys.stderr))
     return comparing.compare(request, options, jobs, say)

@@ -17,14 +17,17 @@ from mixlab import devices
 from mixlab.comparison import compare as comparing
 from mixlab.comparison.compare import compare, folder_of, is_comparison, read_comparison
 from mixlab.comparison.compose import ComparisonFile, compose_request
-from mixlab.comparison.request import ComparisonRequest
+from mixlab.comparison.request import Budget, ComparisonRequest, Variant
 from mixlab.data.catalogue import parse_data
 from mixlab.errors import Interrupted, RunError, TrainingError, UsageError
 from mixlab.evaluation import leaderboard
 from mixlab.experiment import Experiment, parse_experiment
+from mixlab.optim.optimizers import AdamWConfig
 from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Run, list_runs
 from mixlab.training import loop, step
+from mixlab.training import plan as training_plan
+from mixlab.training.plan import Plan
 from mixlab.training.session import Options
 
 
@@ -108,6 +111,7 @@ def test_a_variant_that_fails_is_reported_and_the_others_go_on(tiny: dict, optio
     assert (bad.name, len(bad.runs)) == ("bad", 0)
     assert "left a number that is not finite" in bad.failures[0].reason
     assert found.leaderboard.pairs == ()
+    assert found.leaderboard.differing == {}, "a row without a run was not compared"
     page = found.report().read_text()
     assert "Failed: bad, seed 0: step " in page
 
@@ -218,6 +222,27 @@ def test_differing_fields_name_what_was_not_kept_equal(tiny: dict):
     assert found == {"batch_size": {"a": 8, "b": 4}}
 
 
+def test_what_runs_found_out_is_said_to_differ(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch):
+    def fitted(experiment: Experiment, plan: Plan, seconds: float) -> Experiment:
+        return experiment.model_copy(update={"epochs": 1 + experiment.seed / 4 if experiment.model.width == 4 else 2})
+
+    monkeypatch.setattr(training_plan, "fit_epochs", fitted)
+    variants = {"found": {"model": {"dim": 4}, "optimizer": {"learning_rate": "auto"}}, "given": {}}
+    file = ComparisonFile(seeds=2, budget="time=10h", experiment=tiny, variants=variants)
+    found = compare(compose_request(file, (), (), {}, ()), options)
+    rates = [run.experiment.optimizer.learning_rate for run in found.runs("found")]
+    assert rates[0] != rates[1], "the oracle needs two"
+    assert found.leaderboard.differing == {
+        "epochs": {"found": [1, 1.25], "given": 2},
+        "optimizer.learning_rate": {"found": sorted(rates), "given": AdamWConfig().learning_rate},
+    }
+    text = found.report().read_text()
+    assert "<td>1 to 1.25</td><td>2</td>" in text
+    assert "The learning rate of found was tuned, by a range test before each run; nothing else was." in text
+    assert "one was tuned" not in text
+    assert "The same number of epochs" not in text
+
+
 def test_the_api_compares_and_reports(pictures: Path, tmp_path: Path):
     found = mixlab.compare(
         data=pictures,
@@ -234,7 +259,7 @@ def test_the_api_compares_and_reports(pictures: Path, tmp_path: Path):
     assert mixlab.report(found.folder) == found.folder / "report.html"
     (run,) = found.runs("dim=4")
     assert (is_comparison(found.folder), is_comparison(run.folder)) == (True, False)
-    assert run.experiment.model.width == 4
+    assert (run.experiment.model.width, run.experiment.data.image_size) == (4, 16)
     assert mixlab.report(run.folder) == run.folder / "report.html"
     with pytest.raises(UsageError, match=r"no row 'dim=5'; did you mean dim=[48]"):
         found.runs("dim=5")
@@ -299,6 +324,28 @@ def test_a_comparison_that_has_not_finished_is_named_as_one(tiny: dict, options:
 def test_a_device_that_is_not_there_starts_nothing(tiny: dict, options: Options):
     with pytest.raises(UsageError, match="unknown device 'gpu'"):
         compare(request_of(tiny), replace(options, device="gpu"))
+    assert not options.out.exists()
+
+
+def test_variants_that_one_budget_makes_equal_are_refused(tiny: dict, options: Options):
+    variants = [Variant(name=str(epochs), experiment=parse_experiment(tiny | {"epochs": epochs})) for epochs in (5, 10)]
+    request = ComparisonRequest(variants=variants, budget=Budget(kind="epochs", amount=1))
+    with pytest.raises(UsageError, match="5 and 10 are the same experiment"):
+        compare(request, options)
+    assert not options.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "way_out"),
+    [
+        ({"name": "same"}, "name='same' is for a single training: .*give out="),
+        ({"new": True}, "new=True is for a single training: .*give another out="),
+        ({"max_seconds": 0.001}, r'max_seconds=0\.001 is for a single training: .*give budget="time=\.\.\."'),
+    ],
+)
+def test_options_of_a_single_training_are_refused(tiny: dict, options: Options, option: dict, way_out: str):
+    with pytest.raises(UsageError, match=way_out):
+        mixlab.compare(variants={"a": {}}, **tiny, out=options.out, device="cpu", workers=0, quiet=True, **option)
     assert not options.out.exists()
 
 

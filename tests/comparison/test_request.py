@@ -8,9 +8,12 @@ from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
 from mixlab.comparison.request import Budget, parse_budget, parse_seeds, parse_vary, read_seeds
 from mixlab.data.catalogue import DigitsConfig
 from mixlab.errors import UsageError
+from mixlab.experiment import Experiment
 from mixlab.models.catalogue import ARCHITECTURES, parse_model
 from mixlab.models.inspection import parameters
+from mixlab.run.bundle import Bundle, BundleDescription, write_bundle
 from mixlab.spec import DataSpec
+from mixlab.training import fine_tuning
 
 TOML = """
 seeds = [4, 7]
@@ -54,6 +57,55 @@ def test_models_get_what_the_data_sets_recipe_has_for_them():
     assert convmixer.augmentation == resnet.augmentation
 
 
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    """A bundle whose model and preprocessing no recipe has."""
+    spec = DataSpec(image_size=20, classes=("x", "y"), mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3), resize_mode="squash")
+    model = parse_model({"name": "vit", "dim": 12, "depth": 1, "heads": 2, "patch_size": 4})
+    described = BundleDescription(mixlab="", model=model, spec=spec)
+    write_bundle(tmp_path / "old", Bundle(described, model.build(spec).state_dict()), "")
+    return str(tmp_path / "old")
+
+
+def experiments_of(file: ComparisonFile, *models: str, **values) -> list[Experiment]:
+    return [each.experiment for each in request(file, models, **values).variants]
+
+
+def test_weights_bring_their_model_and_preprocessing_as_for_a_single_training(weights: str, pictures: Path):
+    values = {"data": str(pictures), "weights": weights}
+    found = request(vary=(("freeze", [False, True]),), **values).variants
+    assert [each.experiment for each in found] == [
+        fine_tuning.compose("", values | {"freeze": freeze}, ()) for freeze in (False, True)
+    ]
+    own, named = experiments_of(
+        ComparisonFile(variants={"own": {}, "named": {"model": {"name": "convmixer", "dim": 8}}}), **values
+    )
+    assert own == found[0].experiment
+    assert (named.model.name, named.model.width, named.data.image_size) == ("convmixer", 8, 20)
+    assert [each.model.name for each in experiments_of(ComparisonFile(), "vit", "resnet9", **values)] == [
+        "vit",
+        "resnet9",
+    ]
+
+
+def test_what_a_file_says_of_a_model_or_of_data_leaves_the_rest_to_the_weights(weights: str):
+    shared = {"weights": weights, "model": {"dropout": 0.2}, "data": "imagenette160"}
+    variants = {"a": {}, "b": {"model": {"pool": "mean"}}, "c": {"data": {"image_size": 24}}}
+    found = experiments_of(ComparisonFile(experiment=shared, variants=variants))
+    assert [(each.model.width, each.model.model_dump()["dropout"]) for each in found] == [(12, 0.2)] * 3
+    assert found[1].model.model_dump()["pool"] == "mean"
+    assert [each.data.image_size for each in found] == [20, 20, 24]
+    [plain] = experiments_of(ComparisonFile(experiment={"data": "imagenette160"}, variants={"a": {}}))
+    assert plain.data.image_size == 128
+
+
+def test_a_recipe_that_is_named_gives_varied_models_what_they_need():
+    file, models = ComparisonFile(recipe="cifar10"), ["convmixer_64_4", "vit_64_4_patch2"]
+    varied = [each.experiment for each in request(file, vary=(("model", models),)).variants]
+    assert varied == experiments_of(file, *models)
+    assert varied[0].optimizer.learning_rate != varied[1].optimizer.learning_rate
+
+
 def test_every_combination_of_values_is_a_variant():
     vary = (("model.kernel_size", [3, 5]), ("optimizer.learning_rate", [0.01, 0.02]))
     found = request(models=("convmixer_64_4",), vary=vary)
@@ -80,6 +132,7 @@ def test_a_variant_can_ask_for_the_range_test():
         ("time=10m", "time", 600),
         ("time=90", "time", 90),
         ("time=2h", "time", 7200),
+        ("time=1h30m", "time", 5400),
         ("", "own", 1),
     ],
 )
@@ -93,7 +146,12 @@ def test_budgets_are_read(text: str, kind: str, amount: float):
         ("epocs=3", "did you mean epochs"),
         ("30", "expected epochs="),
         ("epochs=many", "a number above 0"),
-        ("time=-1", "above 0"),
+        ("time=-1", "budget time=-1: expected a time such as 90s, 25m or 1h30m"),
+        ("time=5mh", "budget time=5mh: expected a time"),
+        ("time=0", "expected a time"),
+        ("epochs=5m", "budget epochs=5m: expected a number above 0"),
+        ("images=3h", "a number above 0"),
+        ("macs=1e12s", "a number above 0"),
     ],
 )
 def test_other_budgets_are_refused(text: str, message: str):
@@ -126,6 +184,23 @@ def test_models_of_equal_operations_see_images_in_inverse_proportion():
         cost = cost_of(experiment, experiment.data.load(0, carve_validation=True))
         spent.append(with_budget(experiment, budget, cost).epochs * 1280 * cost.macs * 3)
     assert spent == [pytest.approx(1e10, rel=1e-3)] * 2
+
+
+def test_a_batch_is_no_more_images_than_there_are():
+    found = costs(request(ComparisonFile(budget="images=50000"), ("convmixer",), (("batch_size", [64, 2048]),)))
+    seen = [each.steps(cost.train_images) * min(each.batch_size, cost.train_images) for _, each, cost in found]
+    assert seen == [pytest.approx(50000, abs=1293)] * 2
+    with pytest.raises(UsageError, match="does not pay for one step of 1293 images"):
+        with_budget(found[1][1], Budget(kind="images", amount=1292), found[1][2])
+
+
+def test_steps_at_smaller_sizes_cost_fewer_operations():
+    vary = (("image_sizes", [[], [[0, 4], [0.99, 8]]]),)
+    spent = []
+    for _, each, cost in costs(request(ComparisonFile(budget="macs=1e11"), ("convmixer",), vary)):
+        area = each.relative_area(cost.train_images, each.data.image_size)
+        spent.append(each.epochs * 1280 * cost.macs * 3 * area)
+    assert spent == [pytest.approx(1e11, rel=1e-2)] * 2
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -188,6 +263,37 @@ def test_a_budget_and_epochs_are_not_both_asked_for(budget: str, vary: tuple, va
     assert compose_request(ComparisonFile(budget="time=10m"), models, vary, values, overrides)
 
 
+@pytest.mark.parametrize("key", ["experiment", "variants"])
+def test_a_file_does_not_ask_for_epochs_beside_a_budget_of_others(key: str):
+    def file(budget: str, **variants: float) -> ComparisonFile:
+        shared = {"experiment": {"epochs": 5}} if key == "experiment" else {}
+        return ComparisonFile(budget=budget, variants={n: {"epochs": e} for n, e in variants.items()}, **shared)
+
+    with pytest.raises(UsageError, match=r"epochs and the budget epochs=1 both say how long to train.* \(variant a\)"):
+        request(file("epochs=1", a=5, b=10), data="digits")
+    [equal] = request(file("epochs=5", a=5), data="digits").variants
+    assert equal.experiment.epochs == 5
+    assert request(file("time=10m", a=5, b=10), data="digits")
+
+
+def test_the_epochs_of_a_recipe_give_way_to_a_budget():
+    assert request(ComparisonFile(budget="epochs=30", recipe="cifar10"), models=("convmixer", "vit"))
+
+
+@pytest.mark.parametrize("place", ["vary", "values", "overrides", "experiment", "variants", "recipe"])
+def test_a_seed_is_no_field_of_a_comparison(place: str, tmp_path: Path):
+    (tmp_path / "mine.toml").write_text("seed = 7")
+    given = {
+        "experiment": {"experiment": {"seed": 7}, "variants": {"a": {}}},
+        "variants": {"variants": {"a": {"seed": 7}}},
+        "recipe": {"recipe": str(tmp_path / "mine.toml"), "variants": {"a": {}}},
+    }.get(place, {"variants": {"a": {}}})
+    vary, values = [("seed", [7, 8])] if place == "vary" else [], {"seed": 7} if place == "values" else {}
+    words = ["seed=7"] if place == "overrides" else []
+    with pytest.raises(UsageError, match=r"seed=7: all variants .*one alone: --seeds 7,.* seeds = \[7\]"):
+        compose_request(ComparisonFile(**given), (), vary, values, words)
+
+
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether validation images were carved, for each time that digits are loaded."""
@@ -218,9 +324,17 @@ def test_protocols_of_the_same_data_are_counted_apart(loads: list[bool]):
 def test_words_of_the_command_line_are_read():
     assert parse_vary("model.kernel_size=3,5") == ("model.kernel_size", [3, 5])
     assert parse_vary("model.activation=gelu,relu") == ("model.activation", ["gelu", "relu"])
-    assert (read_seeds("3"), read_seeds("4, 5")) == (3, (4, 5))
+    assert (read_seeds("3"), read_seeds("4, 5"), read_seeds("7,"), read_seeds("0, ")) == (3, (4, 5), (7,), (0,))
     assert (parse_seeds(3), parse_seeds([4, 5])) == ((0, 1, 2), (4, 5))
-    for read, word in ((parse_vary, "model.kernel_size=3"), (read_seeds, "0"), (read_seeds, "-1"), (read_seeds, "a")):
+    for read, word in (
+        (parse_vary, "model.kernel_size=3"),
+        (read_seeds, "0"),
+        (read_seeds, "-1"),
+        (read_seeds, "a"),
+        (read_seeds, "7,,"),
+        (read_seeds, ","),
+        (read_seeds, "²"),
+    ):
         with pytest.raises(UsageError, match="expected"):
             read(word)
 

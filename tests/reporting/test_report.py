@@ -21,7 +21,7 @@ from mixlab.experiment import parse_experiment
 from mixlab.reporting import charts, sections, tiles
 from mixlab.reporting.material import Material
 from mixlab.reporting.report import SECTIONS, write_report, write_run_report
-from mixlab.run.folder import Run
+from mixlab.run.folder import Request, Run
 from mixlab.training.session import Options
 from mixlab.training.train import train
 
@@ -202,6 +202,15 @@ def test_files_that_some_run_could_not_read_count_nowhere(comparison: Comparison
     assert text.count(sizes.replace(str(len(splits["train"])), str(len(splits["train"]) - 1), 1)) == 2
     assert "1, left out" in text
     assert html.escape(splits["train"][0]) in text
+
+
+def test_a_report_says_where_rates_were_found(comparison: Comparison, text: str, monkeypatch: pytest.MonkeyPatch):
+    assert "All models had one learning rate; none was tuned." in text
+    asked = property(lambda run: Request(experiment=run.experiment, auto_learning_rate=True))
+    monkeypatch.setattr(Run, "request", asked)
+    found = comparison.report(comparison.folder / "tuned.html").read_text()
+    assert "The learning rate of every model was tuned, by a range test before each run" in found
+    assert "none was tuned" not in found
 
 
 def test_data_that_rows_share_is_loaded_once(comparison: Comparison, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -110,6 +110,19 @@ def test_a_dry_run_counts_what_the_whole_recipe_would_do(home: Path):
     assert cost.macs == pytest.approx(20.7e9, rel=0.01)
 
 
+@pytest.mark.parametrize("quick", [False, True])
+def test_epochs_as_a_flag_and_as_a_word_are_the_same_experiment(quick: bool):
+    """E3 was 30 epochs of a schedule planned for 100."""
+    flag = request_of(read("e3"), quick, {"epochs": 3.0}, [])
+    assert flag == request_of(read("e3"), quick, {}, ["epochs=3"])
+    assert {(each.experiment.epochs, each.experiment.schedule_epochs) for each in flag.variants} == {(3, 10)}
+    for values, words in (({"epochs": 3.0}, ["schedule_epochs=20"]), ({}, ["schedule_epochs=20", "epochs=3"])):
+        own = request_of(read("e3"), quick, values, words)
+        assert {each.experiment.schedule_epochs for each in own.variants} == {20}
+    with pytest.raises(UsageError, match="epochs='many'"):
+        request_of(read("e3"), quick, {}, ["epochs=many"])
+
+
 def test_published_and_own_figures_stand_side_by_side(home: Path, tmp_path: Path):
     request = request_of(read("e1a"), True, {}, ["batch_size=8", "model.dim=8", "model.depth=1"])
     done = compare(request, Options(device="cpu", workers=0, out=tmp_path / "runs", quiet=True))

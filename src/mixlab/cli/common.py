@@ -28,7 +28,6 @@ EXPERIMENT = {  # flag -> key of the experiment
     "ignore_unknown_classes": "data.ignore_unknown_classes",
     "resize_mode": "data.resize_mode",
 }
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else to stderr.")
 device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="cpu, cuda, cuda:1 or mps.")
@@ -59,7 +58,9 @@ data = click.option(
 epochs = click.option("--epochs", type=float, help="Passes over the training pictures.")
 batch_size = click.option("--batch-size", type=int, help="Pictures of one optimiser step.")
 precision = click.option("--precision", metavar="TYPE", help="auto, float32, bfloat16 or float16.")
-seeds = click.option("--seeds", default="", metavar="N", help="How many seeds, or which: 3, or 4,5,6.  [default: 1]")
+seeds = click.option(
+    "--seeds", default="", metavar="N", help="How many seeds, or which: 3, or 4,5,6 (one alone: 7,).  [default: 1]"
+)
 jobs = click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Trainings at once.")
 reject_below = click.option(
     "--reject-below",
@@ -162,19 +163,6 @@ def print_json(value: Any) -> None:
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
     """Print plain columns; those in `right` are aligned to the right."""
     echo(*columns(headers, rows, right).split("\n"))
-
-
-def seconds(flag: str, text: str) -> float:
-    """Read a duration such as "90", "90s", "25m" or "1h30m", in seconds.
-
-    Raises:
-        UsageError: for anything else.
-    """
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    found = sum(float(number) * UNITS[unit] for number, unit in parts)
-    if not found or "".join(number + unit for number, unit in parts) != text.strip():
-        raise UsageError(f"{flag} {text}: expected a time such as 90s, 25m or 1h30m")
-    return found
 
 
 def size_bytes(flag: str, text: str) -> int:

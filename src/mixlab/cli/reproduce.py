@@ -40,12 +40,9 @@ def reproduce(name: str, overrides: tuple[str, ...], as_json: bool, **options: A
     if name == "list":
         return _list(as_json)
     found = reproducing.read(name)
-    values = common.experiment_values(options)
-    if "epochs" in values and "schedule_epochs" in found.experiment:  # a schedule that is planned for longer stays so
-        values["schedule_epochs"] = found.experiment["schedule_epochs"] / found.experiment["epochs"] * values["epochs"]
     if options["seeds"]:
         found = found.model_copy(update={"seeds": read_seeds(options["seeds"])})
-    request = reproducing.request_of(found, options["quick"], values, overrides)
+    request = reproducing.request_of(found, options["quick"], common.experiment_values(options), overrides)
     if options["download"]:
         common.fetch_missing(variant.experiment.data for variant in request.variants)
     if options["dry_run"]:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mixlab.cli import common, launch
+from mixlab.durations import seconds
 
 
 class RateOrAuto(click.ParamType):
@@ -78,11 +79,12 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
 def _options(options: dict[str, Any]) -> Any:
     from mixlab.training.session import Options
 
+    limit, interval = options["max_time"], options["save_every"]
     return Options(
         **{name: options[name] for name in ("device", "workers", "name", "new", "quiet", "stream", "cache", "strict")},
         out=Path(options["out"]),
-        max_seconds=common.seconds("--max-time", options["max_time"]) if options["max_time"] else 0.0,
-        save_seconds=common.seconds("--save-every", options["save_every"]),
+        max_seconds=seconds(limit, f"--max-time {limit}") if limit else 0.0,
+        save_seconds=seconds(interval, f"--save-every {interval}"),
         tensorboard=options["log"] == "tensorboard",
     )
 

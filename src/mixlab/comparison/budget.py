@@ -61,11 +61,13 @@ def with_budget(experiment: Experiment, budget: Budget, cost: Cost) -> Experimen
     """
     if not budget.gives_epochs:
         return experiment
-    per_epoch = experiment.steps_per_epoch(cost.train_images) * experiment.batch_size  # images
-    spent = {"epochs": 1.0, "images": per_epoch, "macs": BACKWARD * cost.macs * per_epoch}[budget.kind]
+    batch = min(experiment.batch_size, cost.train_images)
+    per_epoch = experiment.steps_per_epoch(cost.train_images) * batch  # images
+    macs = cost.macs * experiment.relative_area(cost.train_images, experiment.data.image_size)
+    spent = {"epochs": 1.0, "images": per_epoch, "macs": BACKWARD * macs * per_epoch}[budget.kind]
     epochs = round(budget.amount / spent, 4)
-    if epochs * per_epoch < experiment.batch_size:
-        raise UsageError(f"a budget of {budget} does not pay for one step of {experiment.batch_size} images")
+    if epochs * per_epoch < batch:
+        raise UsageError(f"a budget of {budget} does not pay for one step of {batch} images")
     planned = round(experiment.schedule_epochs * epochs / experiment.epochs, 4)
     return experiment.model_copy(update={"epochs": epochs, "schedule_epochs": max(planned, epochs) if planned else 0.0})
 

@@ -7,15 +7,16 @@ were read are not read again.
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mixlab import devices, durable
 from mixlab.comparison.budget import Cost, cost_of, load_each, with_budget
-from mixlab.comparison.request import Budget, ComparisonRequest, Variant, naming
+from mixlab.comparison.request import Budget, ComparisonRequest, Variant, naming, refuse_equal
 from mixlab.comparison.workers import Outcome, Task, run_all
 from mixlab.config import digest
 from mixlab.data.catalogue import check_outside
@@ -29,6 +30,11 @@ from mixlab.training.plan import duration, settle
 from mixlab.training.session import Options
 
 REQUEST, LEADERBOARD = "request.json", "leaderboard.json"
+ALONE = {  # option of a single training -> why a comparison has none, and what it has instead
+    "name": "each run is named by what it is; leave it out, and give out= for the folder they lie in",
+    "new": "finished runs are returned, not repeated; leave it out, and give another out= to train anew",
+    "max_seconds": 'the budget says how long each run may take; give budget="time=..." instead',
+}
 
 Say = Callable[[str], None]
 
@@ -65,10 +71,12 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
         say: told one line about each run.
 
     Raises:
-        UsageError, DataError: for a variant that cannot be trained at all; nothing has been started then.
+        UsageError, DataError: for a variant that cannot be trained at all, or an option that is for a single training;
+            nothing has been started then.
         TrainingError: where not one run finished.
         Interrupted: where a signal asked to stop; the same command goes on.
     """
+    _refuse_alone(options)
     device = devices.choose_device(options.device)  # a wrong name would fail run by run
     for variant in request.variants:
         check_outside(variant.experiment.data, options.out)
@@ -78,6 +86,7 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
         variant.model_copy(update={"experiment": experiment})
         for variant, experiment in zip(request.variants, experiments, strict=True)
     ]
+    refuse_equal(prepared)  # one budget or precision may have made them so
     folder = folder_of(request, options.out)
     durable.make_folder(folder)
     durable.write_json(folder / REQUEST, request.model_dump(mode="json"))
@@ -94,6 +103,12 @@ def compare(request: ComparisonRequest, options: Options, jobs: int = 1, say: Sa
     if not found.finished:
         raise TrainingError(f"not one of {len(tasks)} runs finished; the first: {outcomes[0].error}")
     return Comparison(folder, found)
+
+
+def _refuse_alone(options: Options) -> None:
+    for name, reason in ALONE.items():
+        if getattr(options, name):
+            raise UsageError(f"{name}={getattr(options, name)!r} is for a single training: {reason}")
 
 
 def _in_one_precision(experiments: Sequence[Experiment], device: torch.device) -> list[Experiment]:
@@ -221,7 +236,6 @@ def _leaderboard(
             failures[name].append(Failure(seed=seed, reason=outcome.error))
         else:
             runs[name][seed] = outcome.run
-    experiments = {name: _as_computed(experiment, runs[name].values()) for name, experiment, _ in priced}
     rows = leaderboard.rank(
         leaderboard.row_of(name, experiment, cost.parameters, cost.macs, _in_order(runs[name]), failures[name])
         for name, experiment, cost in priced
@@ -237,14 +251,25 @@ def _leaderboard(
         seeds=request.seeds,
         rows=rows,
         pairs=leaderboard.pairs_of(rows, answers),
-        differing=leaderboard.differing_fields(experiments),
+        differing=_differing(runs),
     )
 
 
-def _as_computed(experiment: Experiment, runs: Iterable[Run]) -> Experiment:
-    """Return the experiment with the parts that batches were computed in: memory may have allowed one model fewer."""
-    parts = max((run.experiment.parts for run in runs), default=experiment.parts)
-    return experiment.model_copy(update={"accumulate": parts})
+def _differing(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[str, Any]]:
+    """Return the fields that were not the same in all finished runs, each with what the rows had.
+
+    Runs know what was measured before their first step: rates that were found, epochs that fit into a time, the parts
+    of a batch that fit into memory. Where a row's seeds differ, it is the lowest and the highest.
+    """
+    found = leaderboard.differing_fields({run.name: run.experiment for row in runs.values() for run in row.values()})
+    return {
+        key: {name: _range([values[run.name] for run in row.values()]) for name, row in runs.items() if row}
+        for key, values in found.items()
+    }
+
+
+def _range(values: Sequence[Any]) -> Any:
+    return values[0] if all(value == values[0] for value in values) else [min(values), max(values)]
 
 
 def _in_order(runs: Mapping[int, Run]) -> list[Run]:

@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import NonNegativeInt, PositiveInt
 
 from mixlab.comparison.budget import load_each, matched, parameters_of
-from mixlab.comparison.request import ComparisonRequest, Variant, naming, parse_budget, parse_seeds
-from mixlab.config import Config, flatten, parse_override, read_toml
-from mixlab.errors import UsageError, did_you_mean
-from mixlab.experiment import compose_auto, lay, read_recipe
+from mixlab.comparison.request import ComparisonRequest, Variant, naming, parse_budget, parse_seeds, refuse_equal
+from mixlab.config import Config, read_toml
+from mixlab.errors import UsageError, did_you_mean, shown
+from mixlab.experiment import asked, lay
 from mixlab.spec import DataSpec
+from mixlab.training import fine_tuning
 
 
 class ComparisonFile(Config):
@@ -53,15 +54,12 @@ def compose_request(
         raise UsageError("nothing to compare: give models, values to vary, or a file with variants")
     if file.variants and models:
         raise UsageError("the file names its variants; leave out --models, or the file's table of variants")
-    budget = parse_budget(file.budget)
-    given = {*values, *(key for key, _ in vary), *(".".join(parse_override(word)[0]) for word in overrides)}
-    if "epochs" in given and budget.gives_epochs:
-        raise UsageError(f"epochs and the budget {file.budget} both say how long to train; leave one out")
+    seeds, budget = parse_seeds(file.seeds), parse_budget(file.budget)
     variants = _variants(file, models, vary, values, overrides)
     if file.match_parameters:
         variants = match_parameters(variants, file.match_parameters)
-    _refuse_equal(variants)
-    return ComparisonRequest.parse({"variants": variants, "seeds": parse_seeds(file.seeds), "budget": budget})
+    refuse_equal(variants)
+    return ComparisonRequest.parse({"variants": variants, "seeds": seeds, "budget": budget})
 
 
 def _variants(
@@ -73,31 +71,47 @@ def _variants(
 ) -> tuple[Variant, ...]:
     """Return every variant of a file or of models, times every combination of the values to vary."""
     named: list[tuple[str, dict[str, Any]]] = [*file.variants.items(), *((name, {"model": name}) for name in models)]
+    recipe = file.recipe or ({} if file.experiment else "")
     variants = []
     for name, table in named or [("", {})]:
         for choice in itertools.product(*([(key, value) for value in options] for key, options in vary)):
             label = " ".join([name, *(f"{key.rpartition('.')[2]}={value}" for key, value in choice)]).strip()
-            base, fields = _base(file, table)
+            given = asked("", {**values, **dict(choice)}, overrides)
             with naming(label):
-                experiment, auto = compose_auto(base, {**fields, **values, **dict(choice)}, overrides)
+                fields = _laid(_laid(file.experiment, asked("", table, ())), given)
+                _refuse_shared(asked(recipe, fields, ()), fields.get("epochs"), file.budget)
+                experiment, auto = fine_tuning.compose_auto(recipe, fields, ())
             variants.append(Variant(name=label, experiment=experiment, auto_learning_rate=auto))
     return tuple(variants)
 
 
-def _base(file: ComparisonFile, table: Mapping[str, Any]) -> tuple[dict[str, Any] | str, dict[str, Any]]:
-    """Return the recipe that a variant lies over, and the variant's fields by key path."""
-    fields = lay(file.experiment, dict(table))
-    if file.recipe:
-        return lay(read_recipe(file.recipe), fields), {}
-    return (fields, {}) if file.experiment else ("", flatten(fields))
+def _laid(below: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Do as `lay`, without what it spells out where nobody asked for it: that is for the weights to say.
+
+    A model without a name stays so, and a data set's name does not stand for a size of pictures yet.
+    """
+    found = lay(dict(below), dict(over))
+    if "for" in below:
+        return found
+    for key in ("data", "model"):
+        given = [each[key] for each in (below, over) if key in each]
+        if len(given) == 1:
+            found[key] = given[0]
+        elif given and all(isinstance(each, Mapping) and "name" not in each for each in given):
+            del found[key]["name"]
+    return found
 
 
-def _refuse_equal(variants: Sequence[Variant]) -> None:
-    for first, second in itertools.combinations(variants, 2):
-        if first.name == second.name:
-            raise UsageError(f"{first.name} is given twice; leave one out")
-        if first.model_copy(update={"name": second.name}) == second:
-            raise UsageError(f"{first.name} and {second.name} are the same experiment; leave one out")
+def _refuse_shared(everything: Mapping[str, Any], epochs: Any, budget: str) -> None:
+    """Refuse as a field what the comparison decides for all variants: it would be passed over."""
+    if "seed" in everything:
+        raise UsageError(
+            f"seed={shown(everything['seed'])}: all variants are trained with the same seeds; leave it out and give "
+            "--seeds 7,8 (one alone: --seeds 7,); in a file, and in Python, seeds = [7]"
+        )
+    given = parse_budget(budget)
+    if epochs is not None and given.gives_epochs and (given.kind, given.amount) != ("epochs", epochs):
+        raise UsageError(f"epochs and the budget {budget} both say how long to train; leave one out")
 
 
 def match_parameters(variants: tuple[Variant, ...], name: str) -> tuple[Variant, ...]:

@@ -1,19 +1,20 @@
 """What is compared: variants of an experiment, seeds and one budget."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from mixlab.config import Config, parse_override
+from mixlab.durations import seconds
 from mixlab.errors import UsageError, did_you_mean
 from mixlab.evaluation.leaderboard import counted
 from mixlab.experiment import Experiment
 
 BudgetKind = Literal["own", "epochs", "images", "macs", "time"]
 KINDS = ("epochs", "images", "macs", "time")
-UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 class Budget(Config):
@@ -55,8 +56,17 @@ def naming(variant: str) -> Iterator[None]:
         raise UsageError(f"{error} (variant {variant})") from None
 
 
+def refuse_equal(variants: Sequence[Variant]) -> None:
+    """Refuse variants that would be one run, compared with itself."""
+    for first, second in itertools.combinations(variants, 2):
+        if first.name == second.name:
+            raise UsageError(f"{first.name} is given twice; leave one out")
+        if first.model_copy(update={"name": second.name}) == second:
+            raise UsageError(f"{first.name} and {second.name} are the same experiment; leave one out")
+
+
 def parse_budget(text: str) -> Budget:
-    """Read "epochs=30", "images=500000", "macs=1e15" or "time=10m".
+    """Read "epochs=30", "images=500000", "macs=1e15", "time=10m" or "time=1h30m".
 
     Raises:
         UsageError: for anything else.
@@ -66,9 +76,9 @@ def parse_budget(text: str) -> Budget:
     kind, _, amount = text.partition("=")
     if kind not in KINDS:
         raise UsageError(f"budget {text}{did_you_mean(kind, KINDS) or '; expected epochs=, images=, macs= or time='}")
-    factor = UNITS.get(amount[-1:], 1) if kind == "time" else 1
+    found = seconds(amount, f"budget {text}") if kind == "time" else amount
     try:
-        return Budget.parse({"kind": kind, "amount": float(amount.rstrip("smh")) * factor})
+        return Budget.parse({"kind": kind, "amount": float(found)})
     except (ValueError, UsageError):
         raise UsageError(f"budget {text}: expected a number above 0, such as epochs=30 or time=10m") from None
 
@@ -100,12 +110,12 @@ def parse_seeds(given: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def read_seeds(text: str) -> int | tuple[int, ...]:
-    """Read "3", how many, or "4,5,6", which.
+    """Read "3", how many, or "4,5,6", which; "7," is the one.
 
     Raises:
         UsageError: for anything else.
     """
-    words = text.split(",")
-    if not all(word.strip().isdigit() for word in words) or text.strip() == "0":
-        raise UsageError(f"--seeds {text}: expected how many, such as 3, or which, such as 4,5,6")
-    return int(text) if len(words) == 1 else tuple(map(int, words))
+    words = text.strip().removesuffix(",").split(",")
+    if not all(word.strip().isdecimal() for word in words) or text.strip() == "0":
+        raise UsageError(f"--seeds {text}: expected how many, such as 3, or which, such as 4,5,6 (one alone: 7,)")
+    return tuple(map(int, words)) if "," in text else int(text)

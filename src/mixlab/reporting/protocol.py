@@ -40,7 +40,7 @@ def protocol(material: Material) -> Section:
     }
     body = table(("", ""), list(facts.items()))
     if found.differing:
-        names = [row.name for row in found.rows]
+        names = [row.name for row in material.rows]
         rows = [(key, *[_value(values.get(name)) for name in names]) for key, values in found.differing.items()]
         body += Markup("<h3>Not the same for all</h3>") + table(("field", *names), rows)
     return Section("protocol", "Protocol", "", body)
@@ -79,10 +79,8 @@ def _threats(material: Material) -> Iterator[str]:
         yield f"{counted(len(found.seeds), 'seed')}: how much training varies is not known; give --seeds 3 or more."
     if len(found.pairs) > 1:
         yield f"{len(found.pairs)} pairs are compared, each at 95 %: of 20 such claims between equals one is false."
-    if "optimizer.learning_rate" not in found.differing and len(found.rows) > 1:
-        yield "All models had one learning rate; none was tuned. One may deserve another (mixlab lr-find)."
-    elif found.differing:
-        yield "Models differ in more than architecture (fields under protocol). None was tuned on this data here."
+    if len(found.rows) > 1:
+        yield _tuning(material)
     if len(found.rows) > 1 and "epochs" not in found.differing:
         yield "The same number of epochs is not the same computing: see accuracy against cost."
     if max(row.parameters for row in material.rows) > 2 * min(row.parameters for row in material.rows):
@@ -93,6 +91,19 @@ def _threats(material: Material) -> Iterator[str]:
     if any(each.readings > 1 for row in material.rows for each in row.runs) and found.protocol == "honest":
         yield "Test images were read more than once for some run: a result that was chosen by looking is optimistic."
     yield "One data set, one machine. Duplicates between training and test images would favour whoever memorises."
+
+
+def _tuning(material: Material) -> str:
+    """Say what models differ in beside architecture, and which of them had a rate that was found for them."""
+    differing = material.leaderboard.differing
+    unlike = "Models differ in more than architecture (fields under protocol). " if differing else ""
+    tuned = [name for name, runs in material.runs.items() if any(run.request.auto_learning_rate for run in runs)]
+    if tuned:
+        whose = "every model" if len(tuned) == len(material.rows) else ", ".join(tuned)
+        return f"{unlike}The learning rate of {whose} was tuned, by a range test before each run; nothing else was."
+    if "optimizer.learning_rate" in differing:
+        return f"{unlike}None was tuned on this data here."
+    return "All models had one learning rate; none was tuned. One may deserve another (mixlab lr-find)."
 
 
 def _listed(unreadable: Mapping[str, str]) -> str:

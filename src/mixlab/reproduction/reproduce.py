@@ -13,6 +13,7 @@ from mixlab.config import flatten
 from mixlab.data.names import expand
 from mixlab.errors import UsageError, did_you_mean
 from mixlab.evaluation.leaderboard import Leaderboard
+from mixlab.experiment import asked
 
 MEASURES = {  # name in a recipe -> what people read, field of `Measured`
     "train_top1": ("train top-1", "train_top1"),
@@ -63,7 +64,7 @@ def read(name: str) -> Reproduction:
 def request_of(
     found: Reproduction, quick: bool, values: Mapping[str, Any], overrides: Sequence[str]
 ) -> ComparisonRequest:
-    """Return the comparison that a reproduction is.
+    """Return the comparison that a reproduction is; a schedule that is planned for longer than its epochs stays so.
 
     Args:
         quick: in its quick form, which shows that everything runs, and no accuracy.
@@ -77,8 +78,17 @@ def request_of(
     kept = {name: table for name, table in found.variants.items() if name in only}
     if "data" in values:
         values = {**values, "data": _lying_at(found, values["data"])}
+    values = {**_planned(found, asked("", values, overrides)), **values}
     file = ComparisonFile(seeds=found.seeds, experiment=found.experiment, variants=kept)
     return compose_request(file, (), (), {**flatten(fields), **values}, overrides)
+
+
+def _planned(found: Reproduction, given: Mapping[str, Any]) -> dict[str, float]:
+    """Return the length of the schedule for other epochs, in the published proportion, unless it is given too."""
+    planned, epochs = found.experiment.get("schedule_epochs"), given.get("epochs")
+    if not planned or "schedule_epochs" in given or not isinstance(epochs, int | float):
+        return {}
+    return {"schedule_epochs": planned / found.experiment["epochs"] * epochs}
 
 
 def _lying_at(found: Reproduction, given: Any) -> dict[str, Any]:
