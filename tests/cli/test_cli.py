@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from mixlab.cli import launch
 from mixlab.cli import main as cli
 from mixlab.cli.common import size_bytes
 from mixlab.data import downloads
@@ -270,6 +271,19 @@ def test_lr_auto_starts_and_returns_one_run(call, pictures: Path):
     assert "-auto_lr-" in first["run"]
     code, out, _ = call("runs", "show", first["run"])
     assert (code, "optimizer.learning_rate = 0.01\n" in out) == (0, False)
+
+
+def test_processes_that_start_again_go_on_with_the_folder_that_new_made(call, pictures: Path, monkeypatch):
+    starts = []
+    monkeypatch.setattr(launch, "start", lambda processes, words: starts.append((processes, words)))
+    assert train(call, pictures, "--name", "q")[0] == 0
+    assert train(call, pictures, "--nproc", "2", "--name", "q", "--new", "--", "seed=0")[0] == 0
+    ((processes, words),) = starts
+    assert (processes, "--new" in words, words[-2:]) == (2, False, ["--", "seed=0"])
+    for _ in range(2):
+        code, out, _ = call(*words[:-2], "--nproc", "1", "--json", *words[-2:])
+        assert (code, Path(json.loads(out)["run"]).name) == (0, "q-2")
+    assert {path.name for path in Path("runs").iterdir()} == {"q", "q-2"}
 
 
 def test_models_can_be_listed_and_shown(call):

@@ -41,15 +41,22 @@ def train(experiment: Experiment, options: Options) -> Run:
         WorkerLost: where a process that decodes has died or is frozen; everything is saved.
     """
     with ranks.joined() as together:
-        opened = together.led(
-            lambda: open_run(_request(experiment, options), folder_name(experiment, options), options.out, options.new)
-        )
+        opened = together.led(lambda: open_folder(experiment, options))
         try:
             return resume(opened, options)
         except (DataError, UsageError):
             if together.leads:
                 opened.remove_unless_begun()
             raise
+
+
+def open_folder(experiment: Experiment, options: Options) -> Run:
+    """Return the run that `train` trains into, with nothing but its request where it is new.
+
+    Raises:
+        RunError: where the folder cannot be used.
+    """
+    return open_run(_request(experiment, options), folder_name(experiment, options), options.out, options.new)
 
 
 def folder_name(experiment: Experiment, options: Options) -> str:
