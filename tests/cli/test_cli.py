@@ -226,6 +226,26 @@ def test_a_mistake_gets_one_line_and_its_exit_code(call, tmp_path: Path, words: 
     assert {path.name for path in tmp_path.iterdir()} <= {"home", "runs", "pictures"}
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["train", "--data", "digits"], 2, "WORLD_SIZE=2, but RANK, MASTER_ADDR, MASTER_PORT not set"),
+        (["train", "--data", "~nosuchuser/x"], 1, "there is no such user"),
+        (["runs", "list"], 2, "only mixlab train runs in several processes (WORLD_SIZE=2); start runs alone"),
+    ],
+)
+def test_a_process_that_is_not_told_its_rank_says_what_is_wrong(
+    call, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, message: str
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    found, _, err = call(*words)
+    assert found == code
+    assert err.startswith("error: ")
+    assert message in err
+
+
 def test_a_misspelled_folder_is_answered_with_its_neighbour(call, pictures: Path):
     code, _, err = call("train", "--data", str(pictures.parent / "picture"))
     assert code == 1

@@ -17,7 +17,8 @@ def is_rank() -> bool:
 
 
 def leads() -> bool:
-    return not is_rank() or os.environ.get("RANK") == "0"
+    """Return whether this process speaks to people: the first of several, or one that was not told which it is."""
+    return not is_rank() or os.environ.get("RANK", "") in ("", "0")
 
 
 def start(processes: int, words: Sequence[str]) -> None:

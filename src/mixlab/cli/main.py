@@ -47,7 +47,10 @@ def mixlab(context: click.Context, debug: bool) -> None:
     mixlab export RUN --to onnx                 ship it
     """
     if launch.is_rank() and context.invoked_subcommand != "train":
-        raise click.UsageError(f"only mixlab train runs in several processes; start {context.invoked_subcommand} alone")
+        raise click.UsageError(
+            f"only mixlab train runs in several processes (WORLD_SIZE={os.environ['WORLD_SIZE']}); "
+            f"start {context.invoked_subcommand} alone."
+        )
 
 
 for command in (
