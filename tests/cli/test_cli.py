@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -244,6 +245,21 @@ def test_a_process_that_is_not_told_its_rank_says_what_is_wrong(
     assert found == code
     assert err.startswith("error: ")
     assert message in err
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("cp1252", b"\\u0444"), ("utf-8", "\u0444".encode())])
+def test_words_that_a_terminal_cannot_show_are_spelt_out(encoding: str, shown: bytes):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
+    found = subprocess.run([sys.executable, "-m", "mixlab", "\u0444"], env=environment, capture_output=True)
+    assert found.returncode == 2
+    assert found.stderr.startswith(b"error: No such command '" + shown + b"'")
+
+
+def test_names_that_are_not_utf8_are_written_with_their_own_bytes(call):
+    call("--version")
+    assert "\udcff".encode("utf-8", "mixlab") == b"\xff"
+    assert "\ud800".encode("utf-8", "mixlab") == rb"\ud800"
+    assert "\udcff".encode("cp1252", "mixlab") == rb"\udcff"
 
 
 def test_a_misspelled_folder_is_answered_with_its_neighbour(call, pictures: Path):
