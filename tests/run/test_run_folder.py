@@ -9,6 +9,7 @@ import torch
 from mixlab.errors import RunError
 from mixlab.experiment import Experiment
 from mixlab.models.catalogue import parse_model
+from mixlab.run import timing
 from mixlab.run.bundle import Bundle, BundleDescription, read_bundle, write_bundle
 from mixlab.run.checkpoint import Checkpoint, load_newest, save_checkpoint
 from mixlab.run.folder import Request, Run, find_run, list_runs, open_run, remove_run
@@ -87,6 +88,25 @@ def test_metrics_are_cut_back_to_the_checkpoint_and_half_lines_forgotten(tmp_pat
     assert (run.folder / "metrics.jsonl").read_bytes() == whole
     run.cut_metrics(2)
     assert [row["step"] for row in run.metrics()] == [10, 20]
+
+
+def test_an_epoch_that_was_interrupted_has_one_speed_and_one_of_nothing_has_none():
+    parts = [
+        {"epoch": 1.0, "images": 300, "training_seconds": 3.0, "seconds": 3.5},
+        {"epoch": 1.0, "images": 0, "training_seconds": 0.5, "seconds": 2.0},  # stopped in validation
+        {"epoch": 2.0, "images": 100, "training_seconds": 0.5, "seconds": 0.6},
+        {"epoch": 2.0, "images": 200, "training_seconds": 1.5, "seconds": 1.9},
+    ]
+    assert (timing.speed(parts[:2]), timing.speed(parts[2:]), timing.speed(parts[1:2])) == (100, 150, 0)
+    assert (timing.median_speed(parts), timing.median_speed(parts[1:2]), timing.median_speed([])) == (125, 0, 0)
+    assert timing.seconds(parts) == 8
+
+
+def test_times_that_an_older_mixlab_wrote_are_read():
+    rows = [
+        {"epoch": float(place), "seconds": 2.0, "images_per_second": speed} for place, speed in [(1, 0.0), (2, 50.0)]
+    ]
+    assert (timing.median_speed(rows), timing.seconds(rows)) == (50, 4)
 
 
 def rows_of_csv(run: Run) -> list[dict]:

@@ -20,6 +20,7 @@ from mixlab.api import evaluate
 from mixlab.data import loading
 from mixlab.errors import DataError, Interrupted, RunError, TrainingError, UsageError
 from mixlab.experiment import Experiment, parse_experiment
+from mixlab.run import timing
 from mixlab.run.bundle import read_bundle
 from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Run
@@ -205,6 +206,43 @@ def test_a_signal_during_validation_loses_nothing(tiny: dict, options: Options, 
         with pytest.raises(Interrupted, match="SIGINT"):
             train(experiment, again)
     assert content(train(experiment, again)) == content(whole)
+
+
+@pytest.mark.parametrize("stop", ["training", "validation"])
+def test_the_time_before_a_stop_counts(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch, stop: str):
+    real, looked, taken = step.train_step, loop.inference.iterate, []
+
+    def slow(*arguments, **named):
+        real(*arguments, **named)
+        time.sleep(0.05)
+        taken.append(1)
+        if (stop, len(taken)) == ("training", 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def interrupted(*arguments, **named):
+        if (stop, len(taken)) == ("validation", 3):
+            taken.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return looked(*arguments, **named)
+
+    monkeypatch.setattr(loop, "train_step", slow)
+    monkeypatch.setattr(loop.inference, "iterate", interrupted)
+    experiment = parse_experiment(tiny)
+    with pytest.raises(Interrupted):
+        train(experiment, options)
+    run = train(experiment, options)
+    rows = run.timings()
+    assert [row["images"] for row in rows] == ([16, 8, 24] if stop == "training" else [24, 0, 24])
+    for epoch in (1.0, 2.0):
+        parts = timing.of_epoch(rows, epoch)
+        assert timing.seconds(parts) >= sum(row["training_seconds"] for row in parts) >= 3 * 0.05
+        assert 0 < timing.speed(parts) <= 8 / 0.05
+
+
+def test_a_batch_larger_than_the_set_counts_the_images_of_the_set(tiny: dict, options: Options):
+    run = train(parse_experiment(tiny | {"batch_size": 1000}), options)
+    images = len(json.loads((run.folder / "splits.json").read_text())["train"])
+    assert [row["images"] for row in run.timings()] == [images, images]
 
 
 def test_outside_the_main_thread_training_works(tiny: dict, options: Options):

@@ -116,6 +116,7 @@ class Run:
         return read_lines(self.folder / "metrics.jsonl")
 
     def timings(self) -> list[dict[str, Any]]:
+        """Return one row for each part of an epoch that was saved, see timing.py."""
         return read_lines(self.folder / "timing.jsonl")
 
     def add_metrics(self, row: Mapping[str, Any]) -> None:

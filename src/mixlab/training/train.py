@@ -11,6 +11,7 @@ from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.kernels import choice
 from mixlab.ranks import Ranks
+from mixlab.run import timing
 from mixlab.run.folder import Request, Run, open_run
 from mixlab.training import changes, lr_files, tensorboard
 from mixlab.training.changes import Seen
@@ -183,7 +184,7 @@ def _train(run: Run, asked: Request, options: Options, screen: Screen, together:
 
 def _late(run: Run, allowed: float) -> list[str]:
     """Return a line where a training took far longer than it was allowed: epochs cannot be taken back."""
-    taken = sum(row["seconds"] for row in run.timings())
+    taken = timing.seconds(run.timings())
     if not allowed or taken < LATE * allowed:
         return []
     why = "the machine was slower than when its speed was measured, before step 0"
