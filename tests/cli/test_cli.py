@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from mixlab.cli import main as cli
 from mixlab.cli.common import size_bytes
 from mixlab.data import downloads
 from mixlab.errors import DataError, UsageError
+from mixlab.experiment import Experiment
+from mixlab.run.folder import Run
 from tests.run.foreign_networks import of_timm
 
 
@@ -299,6 +302,24 @@ def test_lr_find_prints_points_suggestions_and_its_picture(call, pictures: Path)
     assert (found["folder"], len(found["losses"])) == (str(folder), 40)
     code, out, _ = call("runs", "list")
     assert (code, "holds no runs yet" in out) == (0, True)
+
+
+def test_a_home_folder_is_found_behind_an_equals_sign(call, pictures: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, out, err = train(call, pictures, "--out=~/my runs", "--name", "q")
+    assert code == 0, err
+    assert shlex.split(out.splitlines()[-2]) == ["next", "mixlab", "evaluate", str(tmp_path / "my runs" / "q")]
+    assert json.loads(call("runs", "list", "--out=~/my runs", "--json")[1])["runs"][0]["run"] == "q"
+    assert not Path("~").exists()
+
+
+def test_counts_are_shown_with_all_their_digits(call):
+    run = Run(Path("runs/a"))
+    run.folder.mkdir(parents=True)
+    run.write_experiment(Experiment())
+    run.add_metrics({"epoch": 12345.5, "step": 1234567, "train_loss": 0.123456})
+    _, out, _ = call("runs", "show", "a")
+    assert out.splitlines()[-3].split() == ["12,345.5", "1,234,567", "0.1235"]
 
 
 def test_lr_auto_starts_and_returns_one_run(call, pictures: Path):

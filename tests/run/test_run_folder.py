@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,20 @@ def test_removing_takes_the_whole_folder(tmp_path: Path):
     assert [found.name for found in list_runs(tmp_path)] == ["a"]
     remove_run(run)
     assert not run.folder.exists()
+
+
+def test_runs_are_listed_by_when_they_began_whatever_was_measured_since(tmp_path: Path):
+    for began, name in ((1, "b"), (2, "a")):
+        os.utime(opened(tmp_path, name).folder / "experiment.json", (began, began))
+    Run(tmp_path / "b").evaluation("test")
+    assert [found.name for found in list_runs(tmp_path)] == ["b", "a"]
+
+
+def test_a_command_to_paste_has_the_folder_as_one_word(tmp_path: Path):
+    run = opened(tmp_path / "my runs")
+    with pytest.raises(RunError, match="is not finished") as refused:
+        _ = run.summary
+    assert shlex.split(str(refused.value).partition("go on with: ")[2])[-1] == str(run.folder)
 
 
 def test_metrics_are_cut_back_to_the_checkpoint_and_half_lines_forgotten(tmp_path: Path):

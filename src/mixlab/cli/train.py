@@ -116,5 +116,5 @@ def _show(run: Any, as_json: bool, quiet: bool) -> None:
     if found:
         common.echo(f"validation top-1 {found['top1']:.2%} of {found['images']:,.0f} pictures")
     common.echo(f"run      {run.folder}")
-    common.echo(f"next     mixlab evaluate {run.folder}")
-    return common.echo(f"         mixlab predict {run.folder} PICTURES")
+    common.echo(f"next     mixlab evaluate {run.quoted}")
+    return common.echo(f"         mixlab predict {run.quoted} PICTURES")

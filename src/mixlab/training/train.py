@@ -41,6 +41,8 @@ def train(experiment: Experiment, options: Options) -> Run:
         Interrupted: where a signal asked to stop; everything is saved.
         WorkerLost: where a process that decodes has died or is frozen; everything is saved.
     """
+    if options.tensorboard:
+        tensorboard.require()
     with ranks.joined() as together:
         opened = together.led(lambda: open_folder(experiment, options))
         try:
@@ -71,6 +73,8 @@ def resume(run: Run, options: Options) -> Run:
         together.led(lambda: held.enter_context(run.lock()))
         request, is_finished = together.led(lambda: (run.request, run.is_finished))
         if not is_finished:
+            if options.tensorboard:
+                tensorboard.require()
             screen = Screen(run.log, options.quiet) if together.leads else Screen(None, quiet=True)
             with screen, _explained(request.experiment, run):
                 _train(run, request, options, screen, together)
@@ -209,7 +213,7 @@ def _train_to_end(session: Session) -> TrainState:
                 together.wait()  # torchrun ends all ranks once one has left
                 many = f" --nproc {together.world}" if together.world > 1 else ""
                 raise type(reason)(
-                    f"{reason}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}{many}"
+                    f"{reason}: saved at step {state.step:,}; go on with: mixlab train --resume {run.quoted}{many}"
                 ) from None
             return state
 
