@@ -30,6 +30,7 @@ from mixlab.data.images import FileImages, Images
 from mixlab.data.loading import in_memory
 from mixlab.errors import DataError, MixlabError
 from mixlab.experiment import Experiment, compose
+from mixlab.run import timing
 from mixlab.run.folder import Request, open_run
 from mixlab.training.loop import train_to_end
 from mixlab.training.plan import settle
@@ -77,7 +78,7 @@ def one_epoch(experiment: Experiment, data: DataSet, device: torch.device, worke
         run = open_run(Request(experiment=experiment), "run", Path(place), new=False)
         session = Session(run, experiment, Options(workers=workers), data, device, screen, StopSignals())
         train_to_end(session, state_of(fresh_model(experiment, data.spec), experiment, data, device))
-        return run.timings()[0]["images_per_second"]
+        return timing.speed(run.timings())
 
 
 def decoding(images: FileImages) -> float:

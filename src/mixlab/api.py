@@ -97,8 +97,9 @@ def find_learning_rate(recipe: str | Path = "", /, **values: Any) -> RangeTest:
 
 
 def resume(place: str | Path, **options: Any) -> Run:
-    """Go on with an interrupted run, with no more than its folder; `options` and errors as `train`."""
-    return training.resume(find_run(place), Options(**options))
+    """Go on with an interrupted run, with no more than its folder or its name in `out`; options, errors as `train`."""
+    chosen = _options(options)
+    return training.resume(find_run(place, chosen.out), chosen)
 
 
 def load(place: str | Path | Run, device: str = "auto", reject_below: float | str = "") -> Classifier:
@@ -141,16 +142,17 @@ def evaluate(
         RunError: where the run or the other model is missing, not finished or damaged, or as for `load`.
         DataError: where the data cannot be read or has classes that the model does not know.
     """
-    found = find_bundle(place, Path(out))
+    root = expand_user(str(out))
+    found = find_bundle(place, root)
     other = data_sets.parse_data(data) if data else None
     if isinstance(found, Run) and not found.is_finished:
-        raise RunError(f"{found.folder} is not finished; go on with: mixlab train --resume {found.folder}")
+        raise RunError(f"{found.folder} is not finished; go on with: mixlab train --resume {found.quoted}")
     if isinstance(found, Path) and against:
         raise RunError(f"{place} is no run; measure the run that it came from")
-    before = find_bundle(against, Path(out)) if against else None
+    before = find_bundle(against, root) if against else None
     if before is not None:
         comparing_models.check(found, before)  # what is wrong with it is said before test images are read
-    measured = evaluation.evaluate(found, split, other, device, workers, reject_below=str(reject_below), root=Path(out))
+    measured = evaluation.evaluate(found, split, other, device, workers, reject_below=str(reject_below), root=root)
     if before is None or isinstance(found, Path):
         return measured
     share = None if margin is None else margin / 100
@@ -160,10 +162,11 @@ def evaluate(
 
 def _take_options(values: dict[str, Any]) -> Options:
     """Take out of `values` what does not decide a result."""
-    options = {key: values.pop(key) for key in OPTIONS & values.keys()}
-    if "out" in options:
-        options["out"] = Path(options["out"])
-    return Options(**options)
+    return _options({key: values.pop(key) for key in OPTIONS & values.keys()})
+
+
+def _options(given: Mapping[str, Any]) -> Options:
+    return Options(**given) if "out" not in given else Options(**{**given, "out": expand_user(str(given["out"]))})
 
 
 def compare(
@@ -216,6 +219,7 @@ def report(place: str | Path, path: str | Path | None = None, root: Path = Path(
     Raises:
         RunError: where there is neither, or it is not finished.
     """
+    root = expand_user(str(root))
     for folder in (expand_user(str(place)), root / place):
         if comparing.is_comparison(folder):
             return comparing.read_comparison(folder).report(path or "")

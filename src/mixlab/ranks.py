@@ -137,9 +137,12 @@ def joined() -> Iterator[Ranks]:
     if world == 1 or distributed.is_initialized():  # inside another block, or the caller's own processes
         yield Ranks(distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else ALONE
         return
-    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if missing:
-        raise UsageError(f"WORLD_SIZE={world}, but {', '.join(missing)} not set; torchrun and --nproc set all of them")
+        raise UsageError(
+            f"WORLD_SIZE={world}, but {', '.join(missing)} not set; torchrun and --nproc set all of them, "
+            "and without WORLD_SIZE one process trains alone"
+        )
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _connected():
         store, rank, world = next(rendezvous("env://", timeout=PATIENCE))

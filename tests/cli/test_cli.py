@@ -1,6 +1,8 @@
 import csv
 import io
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from mixlab.cli import launch
 from mixlab.cli import main as cli
 from mixlab.cli.common import size_bytes
 from mixlab.cli.predict import find_pictures
 from mixlab.data import downloads
 from mixlab.errors import DataError, UsageError
+from mixlab.experiment import Experiment
+from mixlab.run.folder import Run
 from tests.run.foreign_networks import of_timm
 
 
@@ -252,6 +257,41 @@ def test_a_mistake_gets_one_line_and_its_exit_code(call, tmp_path: Path, words: 
     assert {path.name for path in tmp_path.iterdir()} <= {"home", "runs", "pictures"}
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["train", "--data", "digits"], 2, "WORLD_SIZE=2, but RANK, MASTER_ADDR, MASTER_PORT not set"),
+        (["train", "--data", "~nosuchuser/x"], 1, "there is no such user"),
+        (["runs", "list"], 2, "only mixlab train runs in several processes (WORLD_SIZE=2); start runs alone"),
+    ],
+)
+def test_a_process_that_is_not_told_its_rank_says_what_is_wrong(
+    call, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, message: str
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    found, _, err = call(*words)
+    assert found == code
+    assert err.startswith("error: ")
+    assert message in err
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("cp1252", b"\\u0444"), ("utf-8", "\u0444".encode())])
+def test_words_that_a_terminal_cannot_show_are_spelt_out(encoding: str, shown: bytes):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
+    found = subprocess.run([sys.executable, "-m", "mixlab", "\u0444"], env=environment, capture_output=True)
+    assert found.returncode == 2
+    assert found.stderr.startswith(b"error: No such command '" + shown + b"'")
+
+
+def test_names_that_are_not_utf8_are_written_with_their_own_bytes(call):
+    call("--version")
+    assert "\udcff".encode("utf-8", "mixlab") == b"\xff"
+    assert "\ud800".encode("utf-8", "mixlab") == rb"\ud800"
+    assert "\udcff".encode("cp1252", "mixlab") == rb"\udcff"
+
+
 def test_a_misspelled_folder_is_answered_with_its_neighbour(call, pictures: Path):
     code, _, err = call("train", "--data", str(pictures.parent / "picture"))
     assert code == 1
@@ -291,12 +331,43 @@ def test_lr_find_prints_points_suggestions_and_its_picture(call, pictures: Path)
     assert (code, "holds no runs yet" in out) == (0, True)
 
 
+def test_a_home_folder_is_found_behind_an_equals_sign(call, pictures: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, out, err = train(call, pictures, "--out=~/my runs", "--name", "q")
+    assert code == 0, err
+    assert shlex.split(out.splitlines()[-2]) == ["next", "mixlab", "evaluate", str(tmp_path / "my runs" / "q")]
+    assert json.loads(call("runs", "list", "--out=~/my runs", "--json")[1])["runs"][0]["run"] == "q"
+    assert not Path("~").exists()
+
+
+def test_counts_are_shown_with_all_their_digits(call):
+    run = Run(Path("runs/a"))
+    run.folder.mkdir(parents=True)
+    run.write_experiment(Experiment())
+    run.add_metrics({"epoch": 12345.5, "step": 1234567, "train_loss": 0.123456})
+    _, out, _ = call("runs", "show", "a")
+    assert out.splitlines()[-3].split() == ["12,345.5", "1,234,567", "0.1235"]
+
+
 def test_lr_auto_starts_and_returns_one_run(call, pictures: Path):
     first, again = (json.loads(train(call, pictures, "--lr", "auto", "--json")[1]) for _ in range(2))
     assert first == again
     assert "-auto_lr-" in first["run"]
     code, out, _ = call("runs", "show", first["run"])
     assert (code, "optimizer.learning_rate = 0.01\n" in out) == (0, False)
+
+
+def test_processes_that_start_again_go_on_with_the_folder_that_new_made(call, pictures: Path, monkeypatch):
+    starts = []
+    monkeypatch.setattr(launch, "start", lambda processes, words: starts.append((processes, words)))
+    assert train(call, pictures, "--name", "q")[0] == 0
+    assert train(call, pictures, "--nproc", "2", "--name", "q", "--new", "--", "seed=0")[0] == 0
+    ((processes, words),) = starts
+    assert (processes, "--new" in words, words[-2:]) == (2, False, ["--", "seed=0"])
+    for _ in range(2):
+        code, out, _ = call(*words[:-2], "--nproc", "1", "--json", *words[-2:])
+        assert (code, Path(json.loads(out)["run"]).name) == (0, "q-2")
+    assert {path.name for path in Path("runs").iterdir()} == {"q", "q-2"}
 
 
 def test_models_can_be_listed_and_shown(call):

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from mixlab.errors import RunError
 from mixlab.experiment import Experiment
 from mixlab.models.catalogue import parse_model
+from mixlab.run import timing
 from mixlab.run.bundle import Bundle, BundleDescription, read_bundle, write_bundle
 from mixlab.run.checkpoint import Checkpoint, load_newest, save_checkpoint
 from mixlab.run.folder import Request, Run, find_run, list_runs, open_run, remove_run
@@ -76,6 +78,20 @@ def test_removing_takes_the_whole_folder(tmp_path: Path):
     assert not run.folder.exists()
 
 
+def test_runs_are_listed_by_when_they_began_whatever_was_measured_since(tmp_path: Path):
+    for began, name in ((1, "b"), (2, "a")):
+        os.utime(opened(tmp_path, name).folder / "experiment.json", (began, began))
+    Run(tmp_path / "b").evaluation("test")
+    assert [found.name for found in list_runs(tmp_path)] == ["b", "a"]
+
+
+def test_a_command_to_paste_has_the_folder_as_one_word(tmp_path: Path):
+    run = opened(tmp_path / "my runs")
+    with pytest.raises(RunError, match="is not finished") as refused:
+        _ = run.summary
+    assert shlex.split(str(refused.value).partition("go on with: ")[2])[-1] == str(run.folder)
+
+
 def test_metrics_are_cut_back_to_the_checkpoint_and_half_lines_forgotten(tmp_path: Path):
     run = opened(tmp_path)
     for step in (10, 20, 30):
@@ -87,6 +103,25 @@ def test_metrics_are_cut_back_to_the_checkpoint_and_half_lines_forgotten(tmp_pat
     assert (run.folder / "metrics.jsonl").read_bytes() == whole
     run.cut_metrics(2)
     assert [row["step"] for row in run.metrics()] == [10, 20]
+
+
+def test_an_epoch_that_was_interrupted_has_one_speed_and_one_of_nothing_has_none():
+    parts = [
+        {"epoch": 1.0, "images": 300, "training_seconds": 3.0, "seconds": 3.5},
+        {"epoch": 1.0, "images": 0, "training_seconds": 0.5, "seconds": 2.0},  # stopped in validation
+        {"epoch": 2.0, "images": 100, "training_seconds": 0.5, "seconds": 0.6},
+        {"epoch": 2.0, "images": 200, "training_seconds": 1.5, "seconds": 1.9},
+    ]
+    assert (timing.speed(parts[:2]), timing.speed(parts[2:]), timing.speed(parts[1:2])) == (100, 150, 0)
+    assert (timing.median_speed(parts), timing.median_speed(parts[1:2]), timing.median_speed([])) == (125, 0, 0)
+    assert timing.seconds(parts) == 8
+
+
+def test_times_that_an_older_mixlab_wrote_are_read():
+    rows = [
+        {"epoch": float(place), "seconds": 2.0, "images_per_second": speed} for place, speed in [(1, 0.0), (2, 50.0)]
+    ]
+    assert (timing.median_speed(rows), timing.seconds(rows)) == (50, 4)
 
 
 def rows_of_csv(run: Run) -> list[dict]:
@@ -172,7 +207,7 @@ def test_weights_of_other_numbers_are_refused(bundle: Path, kind: torch.dtype):
     found = read_bundle(bundle)
     state = {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in found.state.items()}
     write_bundle(bundle, Bundle(found.description, state), "")
-    with pytest.raises(RunError, match=rf"as {kind}; expected torch.float32"):
+    with pytest.raises(RunError, match=rf"is {str(kind).removeprefix('torch.')} .*; expected float32"):
         read_bundle(bundle)
 
 

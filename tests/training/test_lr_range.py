@@ -7,17 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from mixlab import api
+from mixlab.data.balance import inverse_frequencies
 from mixlab.errors import Interrupted, TrainingError, UsageError
 from mixlab.experiment import compose_auto, parse_experiment
 from mixlab.optim.optimizers import AdamWConfig, SGDConfig
 from mixlab.run.folder import Run
 from mixlab.training import loop, lr_files, plan, step
 from mixlab.training import train as training
-from mixlab.training.lr_range import SKIPPED, SMOOTHING, RangeTest, Sweep, smoothed, suggest
+from mixlab.training.lr_range import SKIPPED, SMOOTHING, RangeTest, Sweep, smoothed, suggest, uninformed_loss
 from mixlab.training.session import Options
 from mixlab.training.train import find_learning_rate, resume, train
 
@@ -92,6 +95,49 @@ def test_noise_suggests_nothing(seed: int):
     losses = smoothed(np.random.default_rng(seed).normal(0.7, 0.14, 100).tolist())
     assert min(losses[SKIPPED:]) < 0.95 * np.mean(losses)
     assert suggest(RATES[:100], losses) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_before_and_a_fall_to_chance_hide_no_learning(seed: int):
+    """As a ViT's: it begins above the loss of chance, falls there at rates at which it learns nothing, and then on."""
+    rates = Sweep().rates(AdamWConfig())
+    decades = np.log10(rates)
+    curve = math.log(10) + 0.15 / (1 + np.exp((decades + 4.3) / 0.15)) - 0.2 / (1 + np.exp((-2.3 - decades) / 0.2))
+    losses = smoothed((curve + np.random.default_rng(seed).normal(0, 0.06, len(rates))).tolist())
+    found = suggest(rates, losses, math.log(10))
+    assert found is not None
+    assert 0.003 < found.steepest < 0.05
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_one_noisy_step_is_not_the_steepest(seed: int):
+    noise = np.random.default_rng(seed).normal(0, 0.2, len(RATES))
+    found = suggest(RATES, smoothed((np.array(slope_down(0.01)) + noise).tolist()))
+    assert found is not None
+    assert 0.005 < found.steepest < 0.06  # the average lags 4 steps, a factor of 1.6
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"label_smoothing": 0.2}, {"class_weights": True, "label_smoothing": 0.1}, {"balanced": True}]
+)
+def test_knowing_nothing_costs_what_the_best_constant_answer_costs(tiny: dict, fields: dict):
+    experiment = parse_experiment({**tiny, "batch_size": 1, "label_smoothing": 0.0, **fields})
+    labels = np.array([0] * 30 + [1] * 6 + [3] * 12)
+    shown = torch.from_numpy(labels[np.concatenate(experiment.order(labels, 0))])
+    weights = torch.from_numpy(inverse_frequencies(labels, 4)) if experiment.class_weights else None
+    logits = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+    targets = functional.one_hot(shown, 4).double()
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        answers = logits.expand(len(targets), 4)
+        found = functional.cross_entropy(answers, targets, weights, label_smoothing=experiment.label_smoothing)
+        found.backward()
+        return found
+
+    optimizer.step(loss)
+    assert uninformed_loss(experiment, labels, 4) == pytest.approx(loss().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("count", range(SKIPPED + 3))

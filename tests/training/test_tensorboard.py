@@ -60,10 +60,10 @@ def test_the_training_batch_is_what_the_network_sees_first(tiny: dict, options: 
     """Caught where the first step gives it to the network, crops, erasing and mixing done."""
     seen, real = [], step._add_gradient
 
-    def catch(state, experiment, inputs, *others):
+    def catch(state, experiment, batch_size, inputs, *others):
         if state.step == 0:
             seen[:] = [inputs.clone()]
-        real(state, experiment, inputs, *others)
+        real(state, experiment, batch_size, inputs, *others)
 
     monkeypatch.setattr(step, "_add_gradient", catch)
     values = tiny | {"augmentation": {"pad_crop": {"padding": 2}, "random_erasing": {"probability": 0.5}}}

@@ -2,6 +2,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from mixlab import devices
+from mixlab import api, devices
 from mixlab.api import evaluate
 from mixlab.data import loading
 from mixlab.errors import DataError, Interrupted, RunError, TrainingError, UsageError
 from mixlab.experiment import Experiment, parse_experiment
+from mixlab.run import timing
 from mixlab.run.bundle import read_bundle
 from mixlab.run.checkpoint import load_newest
 from mixlab.run.folder import Run
@@ -205,6 +207,72 @@ def test_a_signal_during_validation_loses_nothing(tiny: dict, options: Options, 
         with pytest.raises(Interrupted, match="SIGINT"):
             train(experiment, again)
     assert content(train(experiment, again)) == content(whole)
+
+
+@pytest.mark.parametrize("stop", ["training", "validation"])
+def test_the_time_before_a_stop_counts(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch, stop: str):
+    real, looked, taken = step.train_step, loop.inference.iterate, []
+
+    def slow(*arguments, **named):
+        real(*arguments, **named)
+        time.sleep(0.05)
+        taken.append(1)
+        if (stop, len(taken)) == ("training", 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def interrupted(*arguments, **named):
+        if (stop, len(taken)) == ("validation", 3):
+            taken.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return looked(*arguments, **named)
+
+    monkeypatch.setattr(loop, "train_step", slow)
+    monkeypatch.setattr(loop.inference, "iterate", interrupted)
+    experiment = parse_experiment(tiny)
+    with pytest.raises(Interrupted):
+        train(experiment, options)
+    run = train(experiment, options)
+    rows = run.timings()
+    assert [row["images"] for row in rows] == ([16, 8, 24] if stop == "training" else [24, 0, 24])
+    for epoch in (1.0, 2.0):
+        parts = timing.of_epoch(rows, epoch)
+        assert timing.seconds(parts) >= sum(row["training_seconds"] for row in parts) >= 3 * 0.05
+        assert 0 < timing.speed(parts) <= 8 / 0.05
+
+
+def test_a_batch_larger_than_the_set_counts_the_images_of_the_set(tiny: dict, options: Options):
+    run = train(parse_experiment(tiny | {"batch_size": 1000}), options)
+    images = len(json.loads((run.folder / "splits.json").read_text())["train"])
+    assert [row["images"] for row in run.timings()] == [images, images]
+
+
+def test_runs_are_kept_and_found_below_a_home_folder(
+    tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Options
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    quick = {"device": "cpu", "workers": 0, "quiet": True, "out": "~/my runs"}
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Interrupted) as stopped:
+            api.train(**tiny, **quick, name="q")
+    command = shlex.split(str(stopped.value).partition("go on with: ")[2])
+    assert command == ["mixlab", "train", "--resume", str(tmp_path / "my runs" / "q")]
+    run = api.resume("q", **quick)
+    assert (run.folder, run.is_finished) == (tmp_path / "my runs" / "q", True)
+    assert api.evaluate("q", "validation", out="~/my runs", device="cpu", workers=0).metrics.images > 0
+    assert not Path("~").exists()
+    with pytest.raises(TypeError, match="epochs"):
+        api.resume("q", epochs=3)
+
+
+def test_without_tensorboard_a_training_that_asks_for_it_does_not_begin(
+    tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UsageError, match="pip install 'mixlab\\[tensorboard\\]'"):
+        train(parse_experiment(tiny), replace(options, tensorboard=True))
+    assert not options.out.exists()
 
 
 def test_outside_the_main_thread_training_works(tiny: dict, options: Options):

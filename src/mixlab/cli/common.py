@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mixlab.errors import UsageError
+from mixlab.places import expand_user
 from mixlab.run.table import columns, one_line
 
 EXPERIMENT = {  # flag -> key of the experiment
@@ -31,7 +32,14 @@ EXPERIMENT = {  # flag -> key of the experiment
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else to stderr.")
 device = click.option("--device", default="auto", show_default=True, metavar="NAME", help="cpu, cuda, cuda:1 or mps.")
-out = click.option("--out", default="runs", show_default=True, metavar="FOLDER", help="Folder of run folders.")
+out = click.option(
+    "--out",
+    default="runs",
+    show_default=True,
+    metavar="FOLDER",
+    help="Folder of run folders.",
+    callback=lambda context, parameter, value: str(expand_user(value)),  # shells leave --out=~/x as it is
+)
 ignore_unknown_classes = click.option(
     "--ignore-unknown-classes",
     is_flag=True,

@@ -1,5 +1,6 @@
 """`mixlab import`."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ def import_(file: str, out: str, classes: str, activation: str, as_json: bool, *
     Dim, depth, kernel and patch are read off the tensors. Class names, preprocessing and activation are not in such a
     file; the card of the bundle says what was given. Tensors are read and nothing else: no code in the file runs.
     """
-    import shlex
     import sys
 
     from mixlab.places import expand_user
@@ -46,7 +46,7 @@ def import_(file: str, out: str, classes: str, activation: str, as_json: bool, *
     bundle = import_weights(file, out, names, activation, command, **given)  # pyright: ignore[reportArgumentType]
     if as_json:
         return common.print_json({"bundle": out, **bundle.description.model_dump(mode="json")})
-    return _print(bundle.description, out)
+    return _print(bundle.description, str(expand_user(out)))
 
 
 def _print(description: Any, out: str) -> None:
@@ -61,5 +61,6 @@ def _print(description: Any, out: str) -> None:
     other = other_activation(model)
     if other:
         common.echo(f"note     the published {other} has these sizes and another activation (--activation)", err=True)
-    common.echo(f"bundle   {out}", f"next     mixlab predict {out} PICTURES")
-    common.echo(f"         mixlab train --data FOLDER --weights {out}")
+    quoted = shlex.quote(out)
+    common.echo(f"bundle   {out}", f"next     mixlab predict {quoted} PICTURES")
+    common.echo(f"         mixlab train --data FOLDER --weights {quoted}")

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -16,11 +17,15 @@ def is_rank() -> bool:
 
 
 def leads() -> bool:
-    return not is_rank() or os.environ.get("RANK") == "0"
+    """Return whether this process speaks to people: the first of several, or one that was not told which it is."""
+    return not is_rank() or os.environ.get("RANK", "") in ("", "0")
 
 
-def start(processes: int) -> None:
-    """Run this command in so many processes, and leave with their exit code; after a kill they start again."""
+def start(processes: int, words: Sequence[str]) -> None:
+    """Run mixlab with these words in so many processes, and leave with their exit code; after a kill they start again.
+
+    So the words must mean the same run each time.
+    """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -35,7 +40,7 @@ def start(processes: int) -> None:
         )
         config.signals_to_handle = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # handed on to the ranks
         try:
-            elastic_launch(config, sys.executable)("-m", "mixlab", *sys.argv[1:])
+            elastic_launch(config, sys.executable)("-m", "mixlab", *words)
             return
         except SignalException:
             sys.exit(130)
@@ -45,3 +50,9 @@ def start(processes: int) -> None:
                 sys.exit(failure.exitcode if failure.exitcode >= 0 else 1)
             name = signal.Signals(-failure.exitcode).name
             click.echo(f"note     a process was ended by {name}; going on from the newest checkpoint", err=True)
+
+
+def into(name: str, words: Sequence[str]) -> list[str]:
+    """Return a command's words with the name of the folder that its --new has made, in place of --new."""
+    end = words.index("--") if "--" in words else len(words)
+    return [*(word for word in words[:end] if word != "--new"), "--name", name, *words[end:]]

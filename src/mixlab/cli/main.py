@@ -3,6 +3,8 @@
 Modules here import torch, and whatever imports torch, only inside a command, so that `--help` answers at once.
 """
 
+import codecs
+import contextlib
 import io
 import multiprocessing
 import os
@@ -47,7 +49,10 @@ def mixlab(context: click.Context, debug: bool) -> None:
     mixlab export RUN --to onnx                 ship it
     """
     if launch.is_rank() and context.invoked_subcommand != "train":
-        raise click.UsageError(f"only mixlab train runs in several processes; start {context.invoked_subcommand} alone")
+        raise click.UsageError(
+            f"only mixlab train runs in several processes (WORLD_SIZE={os.environ['WORLD_SIZE']}); "
+            f"start {context.invoked_subcommand} alone."
+        )
 
 
 for command in (
@@ -73,9 +78,10 @@ for command in (
 
 def main() -> None:
     """Run a command; every mistake of the user is one line and an exit code."""
+    codecs.register_error("mixlab", _spelt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
+            stream.reconfigure(errors="mixlab")
     for name in ("SIGTERM", "SIGUSR1"):  # as Ctrl-C, until training takes over
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
@@ -104,6 +110,14 @@ def main() -> None:
     for child in multiprocessing.active_children():  # a loader that was interrupted while it started its workers
         child.kill()
     sys.exit(code or 0)
+
+
+def _spelt(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Write what a stream cannot: names of files that are not UTF-8 as their own bytes, all else as its number."""
+    if isinstance(error, UnicodeEncodeError) and codecs.lookup(error.encoding).name == "utf-8":
+        with contextlib.suppress(UnicodeError):
+            return codecs.lookup_error("surrogateescape")(error)
+    return codecs.backslashreplace_errors(error)
 
 
 def _one_line(error: click.ClickException) -> str:

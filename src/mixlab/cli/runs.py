@@ -50,7 +50,7 @@ def show(run: str, out: str, as_json: bool) -> None:
         common.echo(f"{key} = {value}")
     names = list(rows[-1]) if rows else []
     common.echo()
-    common.print_table(names, [[f"{row[name]:.4g}" for name in names] for row in rows], right=range(len(names)))
+    common.print_table(names, [[_number(name, row[name]) for name in names] for row in rows], right=range(len(names)))
     return common.echo("", f"{found.folder} is {_row(found)['state']}")
 
 
@@ -86,6 +86,11 @@ def _row_or_damaged(run: Any) -> dict[str, Any]:
     except MixlabError as error:
         common.echo(f"note: {error}", err=True)
         return {"run": run.name, "state": "damaged", "epochs": 0, "validation": None, "test": None}
+
+
+def _number(name: str, value: float) -> str:
+    """Return a value of a row of metrics.jsonl: counts with all their digits, what was measured with four."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:{',.10g' if name == 'epoch' else '.4g'}}"
 
 
 def _percent(share: float | None) -> str:

@@ -1,5 +1,6 @@
 """`mixlab train`."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
         _refuse_others(overrides, options)
         run = find_run(options["resume"], chosen.out) if launch.leads() else Run(Path(options["resume"]))
         if apart:
-            return launch.start(options["nproc"])
+            return launch.start(options["nproc"], sys.argv[1:])
         return _show(training.resume(run, chosen), as_json, options["quiet"])
     experiment, auto = fine_tuning.compose_auto(options["recipe"], common.experiment_values(options), overrides)
     chosen = replace(chosen, auto_learning_rate=auto)
@@ -72,7 +73,8 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
     if options["dry_run"]:
         return _show_plan(training.plan(experiment, chosen, options["nproc"]), as_json)
     if apart:
-        return launch.start(options["nproc"])
+        made = training.open_folder(experiment, chosen).name if chosen.new else ""
+        return launch.start(options["nproc"], launch.into(made, sys.argv[1:]) if made else sys.argv[1:])
     return _show(training.train(experiment, chosen), as_json, options["quiet"])
 
 
@@ -116,5 +118,5 @@ def _show(run: Any, as_json: bool, quiet: bool) -> None:
     if found:
         common.echo(f"validation top-1 {found['top1']:.2%} of {found['images']:,.0f} pictures")
     common.echo(f"run      {run.folder}")
-    common.echo(f"next     mixlab evaluate {run.folder}")
-    return common.echo(f"         mixlab predict {run.folder} PICTURES")
+    common.echo(f"next     mixlab evaluate {run.quoted}")
+    return common.echo(f"         mixlab predict {run.quoted} PICTURES")

@@ -13,6 +13,7 @@ from mixlab.evaluation.paired import FEWEST_SEEDS, Difference, paired_difference
 from mixlab.evaluation.predictions import read_predictions
 from mixlab.experiment import Experiment
 from mixlab.models import catalogue
+from mixlab.run import timing
 from mixlab.run.folder import Run
 from mixlab.run.table import columns
 
@@ -154,8 +155,8 @@ def measured(run: Run) -> Measured:
         seed=run.experiment.seed,
         epochs=run.experiment.epochs,
         chosen_epoch=run.summary["chosen"]["epoch"],
-        seconds=sum(row["seconds"] for row in timings),
-        images_per_second=statistics.median(row["images_per_second"] for row in timings) if timings else 0.0,
+        seconds=timing.seconds(timings),
+        images_per_second=timing.median_speed(timings),
         train_top1=metrics[-1]["train_top1"],
         validation_top1=run.summary["validation"].get("top1"),
         top1=found["top1"]["value"],

@@ -172,6 +172,6 @@ def is_bundle(folder: Path) -> bool:
 
 def _missing(place: Run | Path, file: Path) -> str:
     if isinstance(place, Run) and not place.is_finished:
-        return f"{place.folder} is not finished and has no bundle yet; go on with: mixlab train --resume {place.folder}"
+        return f"{place.folder} is not finished and has no bundle yet; go on with: mixlab train --resume {place.quoted}"
     folder = place.bundle if isinstance(place, Run) else place
     return f"{folder} is no bundle: {file.name} is missing"

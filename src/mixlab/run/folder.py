@@ -41,6 +41,11 @@ class Run:
         return self.folder.name
 
     @property
+    def quoted(self) -> str:
+        """The folder as one word of a command that people paste."""
+        return shlex.quote(str(self.folder))
+
+    @property
     def experiment(self) -> Experiment:
         return parse_experiment(self._read_json("experiment.json"))
 
@@ -60,7 +65,7 @@ class Run:
             RunError: where it is not finished.
         """
         if not self.is_finished:
-            raise RunError(f"{self.folder} is not finished; go on with: mixlab train --resume {self.folder}")
+            raise RunError(f"{self.folder} is not finished; go on with: mixlab train --resume {self.quoted}")
         return self._read_json("summary.json")
 
     @property
@@ -116,6 +121,7 @@ class Run:
         return read_lines(self.folder / "metrics.jsonl")
 
     def timings(self) -> list[dict[str, Any]]:
+        """Return one row for each part of an epoch that was saved, see timing.py."""
         return read_lines(self.folder / "timing.jsonl")
 
     def add_metrics(self, row: Mapping[str, Any]) -> None:
@@ -244,8 +250,8 @@ def find_run(place: str | Path, root: Path = Path("runs")) -> Run:
 
 def list_runs(root: Path) -> list[Run]:
     """Return the runs below a folder, oldest first."""
-    found = [path.parent for path in root.glob("*/experiment.json")]
-    return [Run(folder) for folder in sorted(found, key=lambda folder: (folder.stat().st_ctime, folder.name))]
+    found = root.glob("*/experiment.json")  # which is written once, before the first step
+    return [Run(path.parent) for path in sorted(found, key=lambda path: (path.stat().st_mtime, path.parent.name))]
 
 
 def remove_run(run: Run) -> None:

@@ -1,6 +1,7 @@
 """A checkpoint of others becomes a bundle: its architecture is read off its tensors, the rest has to be said."""
 
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -94,7 +95,8 @@ def read_classes(file: Path) -> tuple[str, ...]:
 
 def _spec(state: Mapping[str, Tensor], classes: Sequence[str], preprocessing: dict[str, Any], file: Path) -> DataSpec:
     if "classifier.weight" not in state:
-        raise RunError(f"{file} holds no classifier; its weights can be trained on: mixlab train --weights {file}")
+        way_out = f"its weights can be trained on: mixlab train --weights {shlex.quote(str(file))}"
+        raise RunError(f"{file} holds no classifier; {way_out}")
     outputs, channels = len(state["classifier.weight"]), state["stem.0.weight"].shape[1]
     if classes and len(classes) != outputs:
         raise UsageError(f"{len(classes):,} names of classes were given, and {file} has {outputs:,} classes")

@@ -1,6 +1,7 @@
 """Where trained networks are found: a run, a bundle, a file, or the Hugging Face Hub."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def find_model(place: str | Path | Run, root: Path = Path("runs")) -> Run | Path
     if bundle.is_bundle(path) or path.suffix == ".onnx":
         return path
     if path.is_file() and path.suffix in foreign.SUFFIXES:
-        way_out = f"make a bundle of it: mixlab import {place} --out FOLDER"
+        way_out = f"make a bundle of it: mixlab import {shlex.quote(str(path))} --out FOLDER"
         if bundle.is_bundle(path.parent):
             way_out = f"give its folder: {path.parent}"
         raise RunError(f"{place} holds weights, but neither classes nor preprocessing; {way_out}")

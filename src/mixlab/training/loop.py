@@ -13,7 +13,9 @@ from mixlab.data.images import Batch, Images
 from mixlab.data.loading import batches
 from mixlab.errors import DataError, TrainingError
 from mixlab.evaluation import inference
+from mixlab.run import timing
 from mixlab.run.checkpoint import save_checkpoint
+from mixlab.run.timing import Clock
 from mixlab.training import guard
 from mixlab.training.prepare import report_unreadable
 from mixlab.training.progress import epoch_line
@@ -30,19 +32,29 @@ def train_to_end(session: Session, state: TrainState) -> None:
     steps = experiment.steps(len(session.data.train))
     while state.epoch < math.ceil(steps / per_epoch):
         until = min((state.epoch + 1) * per_epoch, steps)
-        started, before = time.perf_counter(), state.step
+        session.clock = Clock(round(until / per_epoch, 2), state.step)
         with contextlib.closing(_rest_of_epoch(session, state, until)) as epoch:
             for batch in epoch:
                 _one_step(session, state, batch)
-        _finish_epoch(session, state, per_epoch, started, state.step - before)
+        _finish_epoch(session, state, per_epoch)
 
 
 def save(session: Session, state: TrainState) -> None:
     """Write a checkpoint; raises TrainingError, or GoBack, instead where a number in it is not finite."""
     guard.look(session)
     guard.check(state)
+    trained = time.perf_counter()
     if session.ranks.leads:
         save_checkpoint(session.run, state.checkpoint())
+        _note_time(session, state.step, trained)
+
+
+def _note_time(session: Session, step: int, trained: float) -> None:
+    """Write down how long the part took that was saved, and start the next."""
+    clock, now = session.clock, time.perf_counter()
+    images = (step - clock.step) * min(session.experiment.batch_size, len(session.data.train))
+    session.run.add_timing(clock.row(images, clock.trained or trained, now))
+    session.clock = Clock(clock.epoch, step, started=now)
 
 
 def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator[Batch, None, None]:
@@ -50,7 +62,7 @@ def _rest_of_epoch(session: Session, state: TrainState, until: int) -> Generator
     per_epoch = experiment.steps_per_epoch(len(images))
     first = state.step - state.epoch * per_epoch
     last = until - state.epoch * per_epoch
-    size = experiment.batch_size
+    size = min(experiment.batch_size, len(images))
     order = experiment.order(images.labels, state.epoch)[first:last]
     mixed = experiment.augmentation.mix.is_on
     places = [session.ranks.places(len(whole), experiment.parts, with_partner=mixed) for whole in order]
@@ -83,7 +95,7 @@ def _one_step(session: Session, state: TrainState, batch: Batch) -> None:
     guard.take(session, state, lambda: train_step(state, experiment, spec, ours, rate, session.ranks))
 
 
-def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: float, steps: int) -> None:
+def _finish_epoch(session: Session, state: TrainState, per_epoch: int) -> None:
     guard.look(session)
     split, images = session.watched
     row: dict[str, Any] = {"epoch": round(state.step / per_epoch, 2), "step": state.step}
@@ -91,7 +103,7 @@ def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: 
     if count == 0:
         raise DataError("not one picture of a whole epoch can be read; mixlab data check names the reasons")
     row |= {"train_loss": loss / count, "train_top1": correct / count}
-    trained = time.perf_counter()
+    session.clock.trained = time.perf_counter()
     if len(images):
         found = _watch(session, state, split, images)
         row |= {f"{split}_loss": found.loss(), f"{split}_top1": found.top1()}
@@ -105,11 +117,10 @@ def _finish_epoch(session: Session, state: TrainState, per_epoch: int, started: 
     if session.ranks.leads:
         session.run.add_metrics(row)
     save(session, state)
-    seconds, speed = time.perf_counter() - started, steps * session.experiment.batch_size / max(trained - started, 1e-9)
     if not session.ranks.leads:
         return
-    session.run.add_timing({"epoch": row["epoch"], "seconds": round(seconds, 3), "images_per_second": round(speed, 1)})
-    session.screen.say(epoch_line(row, session.experiment.epochs, seconds, speed))
+    parts = timing.of_epoch(session.run.timings(), row["epoch"])
+    session.screen.say(epoch_line(row, session.experiment.epochs, timing.seconds(parts), timing.speed(parts)))
     if session.options.tensorboard:
         log_epoch(session.run, row)
 

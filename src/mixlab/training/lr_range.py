@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from mixlab.config import Config
+from mixlab.data.balance import inverse_frequencies
 from mixlab.data.data_set import DataSet
 from mixlab.data.images import Batch
 from mixlab.data.loading import batches
@@ -33,6 +34,8 @@ SKIPPED = 5  # first steps, over which the average settles
 DIVERGED = 4.0  # times the lowest smoothed loss
 FALL = 0.02  # share by which the smoothed loss must fall to suggest anything
 NOISE = 8.0  # times the median second difference that it must fall; of white noise that is 5 standard deviations
+LEARNING = 0.1  # share of the fall that comes before a rate is suggested
+HALF_WINDOW = 0.25  # decades on either side of a rate over which the slope is fitted; a slope between 2 points is noise
 
 
 class Sweep(Config):
@@ -60,7 +63,7 @@ class Sweep(Config):
 
 
 class Suggestion(NamedTuple):
-    steepest: float  # rate at which the loss falls fastest
+    steepest: float  # rate at which the loss falls fastest, where it is below that of knowing nothing
     minimum_tenth: float  # a tenth of the rate with the lowest loss
 
 
@@ -117,7 +120,8 @@ def measure(
                 break
     if not taken:
         raise TrainingError(f"the loss is no finite number from the first step on, at rate {rates[0]:g}")
-    return RangeTest(tuple(taken), tuple(smooth), tuple(raw), *(suggest(taken, smooth) or (None, None)))
+    found = suggest(taken, smooth, uninformed_loss(experiment, data.train.labels, data.spec.num_classes))
+    return RangeTest(tuple(taken), tuple(smooth), tuple(raw), *(found or (None, None)))
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
@@ -129,15 +133,29 @@ def smoothed(losses: Sequence[float]) -> list[float]:
     return result
 
 
-def suggest(rates: Sequence[float], losses: Sequence[float]) -> Suggestion | None:
+def uninformed_loss(experiment: Experiment, labels: np.ndarray, num_classes: int) -> float:
+    """Return the training loss, in nats, of the best answer that is the same for every picture."""
+    shown = np.concatenate(experiment.order(labels, 0))
+    shares = np.bincount(labels[shown], minlength=num_classes) / len(shown)
+    targets = (1 - experiment.label_smoothing) * shares + experiment.label_smoothing / num_classes
+    if experiment.class_weights:
+        targets *= inverse_frequencies(labels, num_classes)
+    targets = targets[targets > 0]
+    return -float(targets @ np.log(targets / targets.sum()))
+
+
+def suggest(rates: Sequence[float], losses: Sequence[float], uninformed: float = math.inf) -> Suggestion | None:
     """Return two rates read from a curve, to three digits, or None where the loss falls no more than noise would.
 
     The first steps, and everything after the lowest loss, are ignored. Slopes are taken over log10(rate), on an even
-    grid, so that a linear sweep's crowded upper end does not turn noise into slope.
+    grid, so that a linear sweep's crowded upper end does not turn noise into slope. The steepest counts where the loss
+    has begun to fall below where it started, and below `uninformed`: a network that begins sure of itself, and wrong,
+    falls that far at rates at which it learns nothing else.
 
     Args:
         rates: rising, positive.
         losses: one for each rate, smoothed, finite.
+        uninformed: loss of an answer that is the same for every picture.
     """
     logs, falling = np.log10(rates[SKIPPED:]), np.asarray(losses[SKIPPED:], dtype=np.float64)
     lowest = int(falling.argmin()) if len(falling) else 0
@@ -147,8 +165,19 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> Suggestion | Non
     if falling[0] - falling[lowest] <= max(FALL * falling[0], noise):
         return None
     grid = np.linspace(logs[0], logs[lowest], lowest + 1)
-    slopes = np.gradient(np.interp(grid, logs, falling), grid)
-    return Suggestion(_three_digits(10 ** grid[slopes.argmin()]), _three_digits(10 ** logs[lowest] / 10))
+    middles, levels, slopes = _fitted(grid, np.interp(grid, logs, falling))
+    start = min(levels[0], uninformed)
+    learns = levels <= start - max(LEARNING * (start - falling[lowest]), noise)
+    learns[-1] = True  # right before the lowest loss, where noise hides all that is learned
+    steepest = middles[np.where(learns, slopes, np.inf).argmin()]
+    return Suggestion(_three_digits(10**steepest), _three_digits(10 ** logs[lowest] / 10))
+
+
+def _fitted(grid: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fit a line to every window of a curve on an even grid; return middles, the lines' losses there, and slopes."""
+    half = min(max(round(HALF_WINDOW / max(grid[1] - grid[0], 1e-9)), 2), (len(grid) - 1) // 2)
+    windows = np.lib.stride_tricks.sliding_window_view(losses, 2 * half + 1)
+    return grid[half : len(grid) - half], windows.mean(1), windows @ np.arange(-half, half + 1.0)
 
 
 def _steps(

@@ -11,6 +11,7 @@ from mixlab.data.images import Images
 from mixlab.experiment import Experiment
 from mixlab.ranks import ALONE, Ranks
 from mixlab.run.folder import Run
+from mixlab.run.timing import Clock
 from mixlab.training.progress import Screen
 from mixlab.training.signals import StopSignals
 
@@ -49,6 +50,7 @@ class Session:
     named: set[str] = field(default_factory=set)  # unreadable files that were reported
     passed_over: set[int] = field(default_factory=set)  # steps that must not be taken, see training/guard.py
     unseen: list[tuple[int, Tensor]] = field(default_factory=list)  # step, and whether it left finite numbers only
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def where(self) -> str:

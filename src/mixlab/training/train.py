@@ -12,6 +12,7 @@ from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.kernels import choice
 from mixlab.ranks import Ranks
+from mixlab.run import timing
 from mixlab.run.folder import Request, Run, open_run
 from mixlab.training import changes, lr_files, tensorboard
 from mixlab.training.changes import Seen
@@ -43,16 +44,25 @@ def train(experiment: Experiment, options: Options) -> Run:
         WorkerLost: where a process that decodes has died or is frozen; everything is saved.
     """
     check_outside(experiment.data, options.out)
+    if options.tensorboard:
+        tensorboard.require()
     with ranks.joined() as together:
-        opened = together.led(
-            lambda: open_run(_request(experiment, options), folder_name(experiment, options), options.out, options.new)
-        )
+        opened = together.led(lambda: open_folder(experiment, options))
         try:
             return resume(opened, options)
         except (DataError, UsageError):
             if together.leads:
                 opened.remove_unless_begun()
             raise
+
+
+def open_folder(experiment: Experiment, options: Options) -> Run:
+    """Return the run that `train` trains into, with nothing but its request where it is new.
+
+    Raises:
+        RunError: where the folder cannot be used.
+    """
+    return open_run(_request(experiment, options), folder_name(experiment, options), options.out, options.new)
 
 
 def folder_name(experiment: Experiment, options: Options) -> str:
@@ -66,6 +76,8 @@ def resume(run: Run, options: Options) -> Run:
         together.led(lambda: held.enter_context(run.lock()))
         request, is_finished = together.led(lambda: (run.request, run.is_finished))
         if not is_finished:
+            if options.tensorboard:
+                tensorboard.require()
             screen = Screen(run.log, options.quiet) if together.leads else Screen(None, quiet=True)
             with screen, _explained(request.experiment, run):
                 _train(run, request, options, screen, together)
@@ -179,7 +191,7 @@ def _train(run: Run, asked: Request, options: Options, screen: Screen, together:
 
 def _late(run: Run, allowed: float) -> list[str]:
     """Return a line where a training took far longer than it was allowed: epochs cannot be taken back."""
-    taken = sum(row["seconds"] for row in run.timings())
+    taken = timing.seconds(run.timings())
     if not allowed or taken < LATE * allowed:
         return []
     why = "the machine was slower than when its speed was measured, before step 0"
@@ -204,7 +216,7 @@ def _train_to_end(session: Session) -> TrainState:
                 together.wait()  # torchrun ends all ranks once one has left
                 many = f" --nproc {together.world}" if together.world > 1 else ""
                 raise type(reason)(
-                    f"{reason}: saved at step {state.step:,}; go on with: mixlab train --resume {run.folder}{many}"
+                    f"{reason}: saved at step {state.step:,}; go on with: mixlab train --resume {run.quoted}{many}"
                 ) from None
             return state
 
