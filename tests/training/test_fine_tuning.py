@@ -1,5 +1,6 @@
 """Trained weights bring along their model and their preprocessing, wherever they come from."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from mixlab.errors import DataError, RunError
 from mixlab.evaluation.classifier import pixels_of
 from mixlab.evaluation.evaluate import evaluate
 from mixlab.models.catalogue import parse_model
+from mixlab.run import hub
 from mixlab.run.bundle import Bundle, BundleDescription, read_bundle, write_bundle
 from mixlab.run.importing import import_weights
 from mixlab.spec import DataSpec
 from mixlab.training import fine_tuning
 from tests.run.foreign_networks import of_timm
 
+QUICK = {"device": "cpu", "workers": 0, "quiet": True}
 MODEL = {"name": "convmixer", "dim": 10, "depth": 2, "kernel_size": 3, "activation": "relu"}
 
 
@@ -55,6 +58,55 @@ def test_what_is_asked_for_is_kept(bundle: Path, pictures: Path):
 def test_grey_pictures_keep_their_own_mean(bundle: Path):
     found = fine_tuning.compose("", {"data": "digits", "weights": str(bundle)}, ())
     assert (found.data.mean, found.data.image_size) == ((), 20)
+
+
+def test_weights_mean_the_same_from_any_current_folder(
+    bundle: Path, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    run = api.train(data=str(pictures), weights="old", epochs=0.5, batch_size=8, **QUICK, out="runs", name="r")
+    torch.save(of_timm(8, 1, 3, 4, 2).state_dict(), "timm.pth")
+    named = {"old": bundle, "./old/": bundle, "r": run.folder, "timm.pth": tmp_path / "timm.pth"}
+    for place, found in named.items():
+        composed, _ = fine_tuning.compose_auto("", {"data": str(pictures), "weights": place}, ())
+        assert composed.weights == str(tmp_path / found)
+    monkeypatch.setattr(hub, "fetch", lambda address: bundle)
+    assert fine_tuning.compose("", {"weights": "hf://a/b"}, ()).weights == "hf://a/b"
+    assert "started from | old" in (run.bundle / "README.md").read_text()
+
+
+def test_the_same_words_in_two_folders_are_two_runs(
+    bundle: Path, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+):
+    runs = []
+    for name in ("here", "there"):
+        shutil.copytree(bundle, tmp_path / name / "w")
+        monkeypatch.chdir(tmp_path / name)
+        runs.append(api.train(data=str(pictures), weights="w", epochs=0.5, batch_size=8, **QUICK, out=tmp_path))
+    assert runs[0] != runs[1]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_is_not_that_of_other_weights_in_the_same_place(bundle: Path, pictures: Path, finished: bool):
+    values = {"data": str(pictures), "weights": str(bundle), "epochs": 0.5, "batch_size": 8, **QUICK, "name": "r"}
+    out = bundle.parent
+    run = api.train(**values, out=out)
+    summary = run.folder / "summary.json"
+    if not finished:
+        summary.unlink()
+    before, other = read_bundle(bundle), read_bundle(bundle)
+    other.state["classifier.bias"] += 1
+    write_bundle(bundle, other, "")
+    with pytest.raises(RunError, match=r"old changed since .*r began with them \(SHA-256 .*--new"):
+        api.train(**values, out=out)
+    assert api.train(**values, out=out, new=True).name == "r-2"
+    splits = run.read_splits()
+    run.write_splits({key: value for key, value in splits.items() if key != "weights_sha256"})
+    assert api.train(**values, out=out) == run  # of an older mixlab, which wrote nothing down
+    run.write_splits(splits)
+    write_bundle(bundle, before, "")
+    assert api.train(**values, out=out) == run
+    assert summary.exists()
 
 
 def test_a_checkpoint_of_timm_is_fine_tuned_and_used(tmp_path: Path, pictures: Path):

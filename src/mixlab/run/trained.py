@@ -1,5 +1,7 @@
 """Where trained networks are found: a run, a bundle, a file, or the Hugging Face Hub."""
 
+import hashlib
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -72,9 +74,39 @@ def read_trained(place: str) -> Trained:
     Raises:
         RunError: where there are none, or they cannot be read.
     """
+    found = _find_weights(place)
+    if isinstance(found, Path) and found.is_file():
+        state, is_foreign = foreign.read_tensors(found)
+        return Trained(state, foreign.convmixer_of(state, found) if is_foreign else None)
+    read = bundle.read_bundle(found)
+    return Trained(read.state, read.description.model, read.description.spec)
+
+
+def from_anywhere(place: str) -> str:
+    """Return the name of trained weights that means the same from any current folder: a path, or what the Hub calls it.
+
+    Raises:
+        RunError: where there are none.
+    """
+    if place.startswith(hub.ADDRESS):
+        return place
+    found = _find_weights(place)
+    return os.path.normpath((found.folder if isinstance(found, Run) else found).absolute())
+
+
+def sha256(place: str) -> str:
+    """Return the SHA-256 of the file that has the tensors of `read_trained`; raises RunError where there is none."""
+    found = _find_weights(place)
+    folder = found.bundle if isinstance(found, Run) else found
+    path = folder if folder.is_file() else folder / bundle.WEIGHTS
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _find_weights(place: str) -> Run | Path:
+    """Return the run, the bundle folder or the file of tensors that a place stands for, as `find_bundle`."""
     path = expand_user(place)
-    if path.is_file() and path.suffix != ".onnx":
-        state, is_foreign = foreign.read_tensors(path)
-        return Trained(state, foreign.convmixer_of(state, path) if is_foreign else None)
-    found = bundle.read_bundle(find_bundle(place))
-    return Trained(found.state, found.description.model, found.description.spec)
+    return path if path.is_file() and path.suffix != ".onnx" else find_bundle(place)

@@ -1,14 +1,16 @@
-"""What became of the data since a run began: it goes on with the same images or not at all."""
+"""What became of data and weights since a run began: it goes on with the same ones or not at all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mixlab.data.data_set import DataSet
-from mixlab.errors import DataError
+from mixlab.errors import DataError, RunError
+from mixlab.run import trained
 from mixlab.run.folder import Run
 
 TOUCHED = "touched"
+WEIGHTS = "weights_sha256"  # key of splits.json
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,33 @@ def look(data: DataSet) -> Seen:
     return Seen(data.fingerprint(), {split: images.names for split, images in data.splits.items()}, data.files())
 
 
-def record(run: Run, seen: Seen, unreadable: Mapping[str, str]) -> None:
-    """Write down what a run begins with."""
+def record(run: Run, seen: Seen, unreadable: Mapping[str, str], weights: str) -> None:
+    """Write down what a run begins with; `weights` is where it has its own from, or ""."""
+    began = {WEIGHTS: trained.sha256(weights)} if weights else {}
     run.write_files(seen.files)
-    run.write_splits({"fingerprint": seen.fingerprint, **seen.splits, "unreadable": unreadable})
+    run.write_splits({"fingerprint": seen.fingerprint, **seen.splits, "unreadable": unreadable, **began})
+
+
+def refuse_other_weights(run: Run, weights: str) -> None:
+    """Refuse a run that began with other weights than those that lie where it was told to take them.
+
+    Where they are gone, it has what it took of them.
+
+    Raises:
+        RunError: where they differ.
+    """
+    began = run.read_splits().get(WEIGHTS)
+    if not weights or began is None:  # an older mixlab wrote nothing down
+        return
+    try:
+        found = trained.sha256(weights)
+    except RunError:
+        return
+    if found != began:
+        raise RunError(
+            f"the weights {weights} changed since {run.folder} began with them (SHA-256 {began[:8]}, now {found[:8]}); "
+            "restore them, or start another run with --new"
+        )
 
 
 def refuse_changes(run: Run, seen: Seen) -> list[str]:

@@ -1,7 +1,8 @@
 """Experiments that start from trained weights: what is not asked for is as the weights were trained.
 
 A network is its weights, its architecture and what it is shown. So `weights` bring along their model, and their image
-size, mean and standard deviation, between the recipe of the data set and what is asked for in so many words.
+size, mean and standard deviation, between the recipe of the data set and what is asked for in so many words. Their
+path becomes absolute, so that it means the same from any current folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from mixlab import experiment
 from mixlab.config import merge
 from mixlab.data.catalogue import PicturesConfig
 from mixlab.experiment import Experiment, Recipe
-from mixlab.run.trained import Trained, read_trained
+from mixlab.run.trained import Trained, from_anywhere, read_trained
 from mixlab.spec import DataSpec
 
 
@@ -48,8 +49,10 @@ def _with_model(values: Mapping[str, Any], asked: Mapping[str, Any], trained: Tr
 
 
 def _as_trained(found: Experiment, asked: Mapping[str, Any], trained: Trained | None) -> Experiment:
-    data = asked.get("data", {})
-    if trained is None or trained.spec is None:
+    if trained is None:
+        return found
+    found, data = found.model_copy(update={"weights": from_anywhere(found.weights)}), asked.get("data", {})
+    if trained.spec is None:
         return found
     taken = _preprocessing(found, trained.spec)
     fields = {key: value for key, value in taken.items() if not isinstance(data, Mapping) or key not in data}

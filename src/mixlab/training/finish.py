@@ -1,5 +1,7 @@
 """The end of a training: the chosen weights become a bundle, and the run a finished one."""
 
+from pathlib import Path
+
 import torch
 
 from mixlab.config import digest
@@ -66,5 +68,10 @@ def _facts(experiment: Experiment, data: DataSet, state: TrainState) -> dict[str
         "batch size, precision": f"{experiment.batch_size}, {experiment.precision}",
         "optimiser, learning rate": f"{experiment.optimizer.name}, {experiment.optimizer.learning_rate:g}",
         "seed": str(experiment.seed),
-        **({"started from": experiment.weights} if experiment.weights else {}),
+        **({"started from": _without_folder(experiment.weights)} if experiment.weights else {}),
     }
+
+
+def _without_folder(place: str) -> str:
+    """Return where weights came from without the folders above it, which are nobody else's business; hf:// as it is."""
+    return Path(place).name if Path(place).is_absolute() else place

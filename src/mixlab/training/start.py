@@ -4,6 +4,7 @@ from torch import nn
 
 from mixlab.models.sync_norm import synchronise
 from mixlab.run.checkpoint import Checkpoint, load_newest
+from mixlab.training import changes
 from mixlab.training.session import Session
 from mixlab.training.state import TrainState, fresh_model, state_of
 from mixlab.training.weights import freeze, load_weights
@@ -38,6 +39,7 @@ def _restore_or_start(session: Session) -> TrainState:
     if checkpoint is not None:
         freeze(model, checkpoint.state["frozen"])
     elif experiment.weights:
+        changes.refuse_other_weights(run, experiment.weights)
         loaded = load_weights(model, experiment.weights, session.data.spec, experiment.freeze)
         session.screen.say(f"weights  {loaded}")
     state = state_of(model, experiment, session.data, session.device)

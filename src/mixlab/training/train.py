@@ -48,6 +48,7 @@ def train(experiment: Experiment, options: Options) -> Run:
         tensorboard.require()
     with ranks.joined() as together:
         opened = together.led(lambda: open_folder(experiment, options))
+        together.led(lambda: changes.refuse_other_weights(opened, experiment.weights))
         try:
             return resume(opened, options)
         except (DataError, UsageError):
@@ -232,7 +233,7 @@ def _resolve(run: Run, options: Options, data: DataSet, seen: Seen, screen: Scre
     screen.say(found.lines())
     if asked.auto_learning_rate:
         experiment = _choose_learning_rate(run, experiment, options, data, screen)
-    changes.record(run, seen, {**data.train.unreadable, **data.validation.unreadable})
+    changes.record(run, seen, {**data.train.unreadable, **data.validation.unreadable}, experiment.weights)
     run.write_experiment(experiment)
     return experiment
 
