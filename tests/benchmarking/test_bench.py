@@ -39,6 +39,7 @@ def test_exported_networks_give_the_same_too(model: nn.Module, monkeypatch: pyte
     test_every_way_to_run_a_network_gives_the_same(model)
 
 
+@pytest.mark.slow
 def test_every_way_to_run_a_network_gives_the_same(model: nn.Module):
     batch = Batch(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 0]))
     for make in (contenders.inference, contenders.training):

@@ -222,6 +222,7 @@ def test_differing_fields_name_what_was_not_kept_equal(tiny: dict):
     assert found == {"batch_size": {"a": 8, "b": 4}}
 
 
+@pytest.mark.slow
 def test_what_runs_found_out_is_said_to_differ(tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch):
     def fitted(experiment: Experiment, plan: Plan, seconds: float) -> Experiment:
         return experiment.model_copy(update={"epochs": 1 + experiment.seed / 4 if experiment.model.width == 4 else 2})

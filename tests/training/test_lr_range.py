@@ -291,6 +291,7 @@ def test_lr_auto_is_resolved_once(tiny: dict, auto: Options, monkeypatch: pytest
     assert train(run.experiment, replace(auto, auto_learning_rate=False)) != run
 
 
+@pytest.mark.slow
 def test_lr_auto_and_a_time_limit_share_the_time(tiny: dict, auto: Options, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plan, "_measure", lambda *arguments: (0.01, 0.0))  # 0.08 s a step, 3 steps an epoch
     experiment = parse_experiment(tiny | {"epochs": 50})
@@ -325,6 +326,7 @@ def test_auto_is_known_wherever_a_value_can_stand(tmp_path: Path):
         compose_auto("", {key: "fast"}, ())
 
 
+@pytest.mark.slow
 def test_python_has_the_same_words(tiny: dict, tmp_path: Path):
     named = {"device": "cpu", "workers": 0, "quiet": True}
     found = api.find_learning_rate(**tiny, **named, low=1e-5, steps=100)
