@@ -23,7 +23,7 @@ MEGABYTE = 2**20
 
 
 def fresh(number: int, root: Path) -> str:
-    """Run a case in a new process: where others ran before, there is memory that was given back and can be had again."""
+    """Run a case in a new process: one that ran others has memory that was given back and can be had again."""
     words = [sys.executable, "-m", "torture.out_of_memory", str(number), str(root)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else done.stderr
