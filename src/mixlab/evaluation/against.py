@@ -51,7 +51,7 @@ def compare(
         DataError: where there is no image that both can answer.
     """
     bundle, experiment = read_bundle(other), run.experiment
-    if data is None or evaluation.own_data:
+    if data is None:
         data = experiment.data
         loaded = data.load(experiment.seed, experiment.protocol == "honest")
     else:
@@ -61,7 +61,7 @@ def compare(
         other.count_reading(evaluation.split, len(images))
     there = _answers(bundle, images, device, workers)
     here = read_predictions(run, evaluation.split)
-    learned = measured_data.learned(data, other)
+    learned = measured_data.learned(experiment.data if evaluation.own_data else data, other)
     both = [Flip(name, here[name].label, here[name], answer) for name, answer in there.items() if name in here]
     answers = [each for each in both if each.image not in learned]
     if not answers:

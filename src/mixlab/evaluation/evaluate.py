@@ -10,14 +10,13 @@ from mixlab import devices, durable
 from mixlab.config import digest
 from mixlab.data.catalogue import DataConfig, check_outside
 from mixlab.data.images import Images
-from mixlab.errors import DataError
 from mixlab.evaluation import calibration, inference, measured_data, metrics, pictures
 from mixlab.evaluation.metrics import Estimate, Metrics
 from mixlab.evaluation.predictions import as_table
 from mixlab.evaluation.regression import Against
 from mixlab.evaluation.rejection import Acceptance, measure_accepted, with_rejection
 from mixlab.kernels import placement
-from mixlab.run.bundle import BundleDescription, read_bundle
+from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
 
@@ -90,16 +89,12 @@ def evaluate(
     described = with_rejection(bundle.description, reject_below)
     run = place if isinstance(place, Run) else Run(root / f"bundle-{described.weights_sha256[:8]}")
     spec, chosen = described.spec, devices.choose_device(device)
-    if data is None and place is not run:
-        raise DataError(f"{place} is a bundle, which has no data of its own; give some: --data NAME|FOLDER")
     if data is not None:
         check_outside(data, run.folder)
-    own_data = data is not None and measured_data.is_own(data, described)
-    if own_data and place is run:
-        data = None
-    images, left_out, learned = _images(run, place, data, split, described)
-    model = placement.place(bundle.build(), chosen)
-    label = split if data is None else f"{split}-{data.label}-{digest(data)}"
+    measured = measured_data.choose(place, data, split, described)
+    images, model = measured.images, placement.place(bundle.build(), chosen)
+    given = "" if data is None or (measured.own_data and place is run) else f"-{data.label}-{digest(data)}"
+    label = f"{split}{given}"
     readings = run.count_reading(label, len(images))
     found = inference.collect(inference.iterate(model, images, spec, chosen, workers=workers))
     evaluation, before, after = _measure(
@@ -108,9 +103,9 @@ def evaluate(
     accepted = measure_accepted(after.max(1), after.argmax(1) == found.labels, described.reject_below)
     evaluation = replace(
         evaluation,
-        left_out=left_out,
-        learned=learned,
-        own_data=own_data,
+        left_out=measured.left_out,
+        learned=measured.learned,
+        own_data=measured.own_data,
         accepted=accepted if described.reject_below else None,
     )
     predictions = as_table(found, after, images, spec).encode("utf-8", "surrogateescape")
@@ -119,19 +114,6 @@ def evaluate(
         _draw(evaluation.folder, evaluation, found, before, after, images, spec)
     durable.write_json(evaluation.folder / "metrics.json", evaluation.as_json())  # last: now it counts as measured
     return evaluation
-
-
-def _images(
-    run: Run, place: Run | Path, data: DataConfig | None, split: str, model: BundleDescription
-) -> tuple[Images, dict[str, int], int]:
-    """Return what is measured, the images of classes that the model does not know, and how many it has learned."""
-    if data is None:
-        loaded, names = measured_data.unchanged(run.experiment, model.data_fingerprint), set()
-    else:
-        loaded, names = measured_data.given(data, model), measured_data.learned(data, place)
-    images, left_out = measured_data.as_evaluated(loaded, split, model.spec, measured_data.ignores_unknown(data))
-    kept = measured_data.without(images, names)
-    return kept, left_out, len(images) - len(kept)
 
 
 def _measure(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +17,37 @@ from mixlab.run.bundle import BundleDescription
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
 
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The images that a model is measured on."""
+
+    images: Images  # with the labels and the preprocessing of the model
+    left_out: dict[str, int]  # class that the model does not know -> images
+    learned: int  # images that the model was trained or chosen on, which are left out
+    own_data: bool  # data was given, and is the model's own: measured is the split of its training
+
+
 OTHER_NAMES = IMAGENETTE_CLASSES | {name: folder for folder, name in IMAGENETTE_CLASSES.items()}
 
 
-def unchanged(experiment: Experiment, fingerprint: str) -> DataSet:
-    """Load a run's own data; refuse what changed since the training: its test images may have been training images."""
-    data = experiment.data.load(experiment.seed, experiment.protocol == "honest")
-    if data.fingerprint() != fingerprint:
-        raise DataError(
-            "the data changed since the training, so its test pictures may be ones the model was trained on; "
-            "restore it, or measure pictures that are all new with --data FOLDER"
-        )
-    return data
+def choose(place: Run | Path, data: DataConfig | None, split: str, model: BundleDescription) -> Measured:
+    """Return what a run or a bundle is measured on: a split of a run's own data, or of data that is given.
+
+    Raises:
+        DataError: where a bundle is given no data, or there is nothing to measure.
+    """
+    own, names = False, set[str]()
+    if data is not None:
+        own, loaded = is_own(data, model), given(data, model)
+        names = set() if own else learned(data, place)
+    elif isinstance(place, Run):
+        loaded = _unchanged(place.experiment, model.data_fingerprint)
+    else:
+        raise DataError(f"{place} is a bundle, which has no data of its own; give some: --data NAME|FOLDER")
+    images, left_out = as_evaluated(loaded, split, model.spec, ignores_unknown(data))
+    kept = _without(images, names)
+    return Measured(kept, left_out, len(images) - len(kept), own)
 
 
 def is_own(data: DataConfig, model: BundleDescription) -> bool:
@@ -52,18 +71,6 @@ def learned(data: DataConfig, place: Run | Path) -> set[str]:
         return set()
     splits = place.read_splits()
     return {*splits.get("train", ()), *splits.get("validation", ())}
-
-
-def without(images: Images, names: set[str]) -> Images:
-    """Return the images of other names.
-
-    Raises:
-        DataError: where there are none.
-    """
-    kept = [index for index, name in enumerate(images.names) if name not in names]
-    if not kept:
-        raise DataError("the model was trained on every one of these pictures; measure others")
-    return images if len(kept) == len(images) else images.select(np.array(kept))
 
 
 def as_evaluated(data: DataSet, split: str, spec: DataSpec, ignore_unknown: bool) -> tuple[Images, dict[str, int]]:
@@ -90,6 +97,29 @@ def ignores_unknown(data: DataConfig | None) -> bool:
 
 def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+
+
+def _unchanged(experiment: Experiment, fingerprint: str) -> DataSet:
+    """Load a run's own data; refuse what changed since the training: its test images may have been training images."""
+    data = experiment.data.load(experiment.seed, experiment.protocol == "honest")
+    if data.fingerprint() != fingerprint:
+        raise DataError(
+            "the data changed since the training, so its test pictures may be ones the model was trained on; "
+            "restore it, or measure pictures that are all new with --data FOLDER"
+        )
+    return data
+
+
+def _without(images: Images, names: set[str]) -> Images:
+    """Return the images of other names.
+
+    Raises:
+        DataError: where there are none.
+    """
+    kept = [index for index, name in enumerate(images.names) if name not in names]
+    if not kept:
+        raise DataError("the model was trained on every one of these pictures; measure others")
+    return images if len(kept) == len(images) else images.select(np.array(kept))
 
 
 def _place(data: DataConfig) -> tuple[str, Path]:
