@@ -43,7 +43,6 @@ def train(experiment: Experiment, options: Options) -> Run:
         Interrupted: where a signal asked to stop; everything is saved.
         WorkerLost: where a process that decodes has died or is frozen; everything is saved.
     """
-    check_outside(experiment.data, options.out)
     if options.tensorboard:
         tensorboard.require()
     with ranks.joined() as together:
@@ -61,8 +60,10 @@ def open_folder(experiment: Experiment, options: Options) -> Run:
     """Return the run that `train` trains into, with nothing but its request where it is new.
 
     Raises:
+        UsageError: where it would lie in the folder of the data.
         RunError: where the folder cannot be used.
     """
+    check_outside(experiment.data, options.out)
     return open_run(_request(experiment, options), folder_name(experiment, options), options.out, options.new)
 
 
