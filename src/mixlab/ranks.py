@@ -143,6 +143,10 @@ def joined() -> Iterator[Ranks]:
             f"WORLD_SIZE={world}, but {', '.join(missing)} not set; torchrun and --nproc set all of them, "
             "and without WORLD_SIZE one process trains alone"
         )
+    if not (os.environ["RANK"].isdecimal() and int(os.environ["RANK"]) < world):
+        raise UsageError(f"RANK={os.environ['RANK']}: expected the number of this process, 0 to {world - 1}")
+    if not os.environ["MASTER_PORT"].isdecimal():
+        raise UsageError(f"MASTER_PORT={os.environ['MASTER_PORT']}: expected the number of a port")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _connected():
         store, rank, world = next(rendezvous("env://", timeout=PATIENCE))

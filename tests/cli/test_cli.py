@@ -278,6 +278,23 @@ def test_a_process_that_is_not_told_its_rank_says_what_is_wrong(
     assert message in err
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("RANK", "first", "RANK=first: expected the number of this process, 0 to 1"),
+        ("RANK", "2", "RANK=2: expected the number of this process, 0 to 1"),
+        ("MASTER_PORT", "http", "MASTER_PORT=http: expected the number of a port"),
+    ],
+)
+def test_a_rank_that_is_told_nonsense_says_so(
+    call, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+):
+    told = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29632", name: value}
+    for key, text in told.items():
+        monkeypatch.setenv(key, text)
+    assert call("train", "--data", "digits") == (2, "", f"error: {message}\n")
+
+
 @pytest.mark.parametrize(("encoding", "shown"), [("cp1252", b"\\u0444"), ("utf-8", "\u0444".encode())])
 def test_words_that_a_terminal_cannot_show_are_spelt_out(encoding: str, shown: bytes):
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,21 @@ def test_an_orientation_behind_the_pixels_turns_them_whatever_the_way_in():
     expected = np.rot90(COLOURS, -1)
     for found in (decode(turned), decode_image(Image.open(io.BytesIO(turned)))):
         assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "content", "transparent", "expected"),
+    [
+        (2, 0, b"\x1b", (1,), [0, 255, 170, 255]),
+        (4, 0, b"\x01\x2f", (2,), [0, 17, 255, 255]),
+        (16, 2, b"\x12\x34" * 3 + b"\x13\x34" * 3, (0x1234,) * 3, [255] * 3 + [0x13] * 3),
+    ],
+)
+def test_a_transparent_value_of_any_depth_lies_over_white(depth, colour, content, transparent, expected):
+    width = 8 * len(content) // depth // (3 if colour == 2 else 1)
+    whole = png(width, 1, depth, colour, b"\0" + content)
+    marked = whole[:33] + png_chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) + whole[33:]
+    assert decode(marked, 3 if colour == 2 else 1).ravel().tolist() == expected
 
 
 def test_a_transparent_value_of_16_bits_lies_over_white_and_its_neighbours_do_not():

@@ -147,6 +147,9 @@ def test_data_may_lie_elsewhere_and_are_no_others(home: Path, tmp_path: Path):
         request_of(read("e1b"), False, {"data": "digits"}, [])
     with pytest.raises(UsageError, match="is on a folder of pictures, not on cifar10"):
         request_of(read("e3"), False, {"data": "cifar10"}, [])
+    for word in ("data=digits", "data.name=digits"):
+        with pytest.raises(UsageError, match=f"^{word}: the data set belongs to the experiment"):
+            request_of(read("e1b"), False, {}, [word])
 
 
 def test_an_unknown_reproduction_is_answered():

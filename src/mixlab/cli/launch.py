@@ -18,7 +18,8 @@ def is_rank() -> bool:
 
 def leads() -> bool:
     """Return whether this process speaks to people: the first of several, or one that was not told which it is."""
-    return not is_rank() or os.environ.get("RANK", "") in ("", "0")
+    rank, world = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "1")
+    return not (rank.isdecimal() and world.isdecimal() and 0 < int(rank) < int(world))
 
 
 def start(processes: int, words: Sequence[str]) -> None:

@@ -41,6 +41,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION_TAG = 0x0112
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # raw mode of a PNG -> what one level of its grey is in 8 bits
 # What Pillow's parsers are known to raise on damaged bytes; only calls into Pillow stand under this net.
 _PILLOW_ERRORS = (
     OSError,
@@ -158,6 +159,7 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
         warnings.filterwarnings("ignore", module=r"PIL\.")
         with Image.open(stream, formats=FORMATS) as image:
             _check_size(*image.size)
+            _scale_transparency(image)
             yield image
 
 
@@ -290,6 +292,15 @@ def _from_lab(image: Image.Image) -> Image.Image:
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
     return image.convert("RGB") if converted is None else converted
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Bring the value that a PNG calls transparent to the pixels' 8 bits, where Pillow leaves it in the file's."""
+    value, raw = image.info.get("transparency"), image.tile[0].args if image.tile else ""
+    if raw in _GREY_STEPS and isinstance(value, int):
+        image.info["transparency"] = value * _GREY_STEPS[raw]
+    elif raw == "RGB;16B" and isinstance(value, tuple):
+        image.info["transparency"] = tuple(sample >> 8 for sample in value)
 
 
 def _grey_from_integers(image: Image.Image) -> np.ndarray:

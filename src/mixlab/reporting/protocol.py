@@ -139,6 +139,8 @@ def _augmentation(experiment: Experiment) -> str:
 
 
 def _value(value: Any) -> str:
+    if value is None:  # a field that only others have
+        return "–"
     if isinstance(value, list | tuple):
         return " to ".join(map(_value, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 
 from mixlab.comparison.compose import ComparisonFile, compose_request
 from mixlab.comparison.request import ComparisonRequest
-from mixlab.config import flatten
+from mixlab.config import flatten, parse_override
 from mixlab.data.names import expand
 from mixlab.errors import UsageError, did_you_mean
 from mixlab.evaluation.leaderboard import Leaderboard
@@ -78,6 +78,9 @@ def request_of(
     kept = {name: table for name, table in found.variants.items() if name in only}
     if "data" in values:
         values = {**values, "data": _lying_at(found, values["data"])}
+    for word in overrides:
+        if parse_override(word)[0] in (["data"], ["data", "name"]):
+            raise UsageError(f"{word}: the data set belongs to the experiment; --data is where it lies")
     values = {**_planned(found, asked("", values, overrides)), **values}
     file = ComparisonFile(seeds=found.seeds, experiment=found.experiment, variants=kept)
     return compose_request(file, (), (), {**flatten(fields), **values}, overrides)
