@@ -1,17 +1,23 @@
-"""Which device computes."""
+"""Which device computes, and how exactly."""
 
+import contextlib
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from mixlab.errors import UsageError, did_you_mean
 
-SHORT = (  # what is said on a CPU where memory is short: by torch, by C++ and by oneDNN
+SHORT = (  # what is said where memory is short, beside torch's own error: by torch, C++ and oneDNN; on a GPU
     "can't allocate memory",
     "std::bad_alloc",
     "could not create a primitive",
     "could not create a memory",
     "could not execute a primitive",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
 )
 KINDS = ("auto", "cpu", "cuda", "mps")
 
@@ -31,12 +37,19 @@ def choose_device(name: str) -> torch.device:
     if name in ("auto", "cuda") and local_rank.isdigit() and "cuda" in available():
         return choose_device(f"cuda:{local_rank}")
     if name == "auto":
-        return torch.device(available()[-1])
+        name = kind = available()[-1]
     if kind not in available():
         raise UsageError(f"--device {name}: this machine has only {', '.join(available())} (mixlab doctor says more)")
     if name.startswith("cuda:") and not (name[5:].isdigit() and int(name[5:]) < torch.cuda.device_count()):
         raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices, from cuda:0 on")
-    return torch.device(name)
+    return _gpu(name) if kind == "cuda" else torch.device(name)
+
+
+def _gpu(name: str) -> torch.device:
+    """Return a GPU with its number, which some of torch's functions insist on, and let it compute what a CPU does."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, when cuBLAS starts
+    torch.backends.cudnn.allow_tf32 = False  # float32 has 24 bits in convolutions, as it has in matrix products
+    return torch.device("cuda", int(name[5:]) if ":" in name else torch.cuda.current_device())
 
 
 def available() -> list[str]:
@@ -57,12 +70,35 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in SHORT)
 
 
-def make_deterministic(device: torch.device) -> None:
-    """Make a GPU the current one, and let it choose only operations whose result does not vary; a CPU's never does."""
+@contextlib.contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Compute on a GPU, as the current one, with nothing but operations whose result does not vary; a CPU's never does.
+
+    Where cuBLAS was started before mixlab could ask the same of it, torch warns of what varies.
+    """
     if device.type != "cuda":
+        yield
         return
-    torch.cuda.set_device(device)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    settings: Any = torch.utils.deterministic
+    benchmark, fill = torch.backends.cudnn.benchmark, settings.fill_uninitialized_memory
+    with torch.cuda.device(device):
+        try:
+            torch.backends.cudnn.benchmark, settings.fill_uninitialized_memory = False, False
+            torch.use_deterministic_algorithms(True)
+            # with warnings alone torch would take the faster of attention's backward passes, which varies
+            torch.use_deterministic_algorithms(True, warn_only=not _multiplies(device))
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            torch.backends.cudnn.benchmark, settings.fill_uninitialized_memory = benchmark, fill
+
+
+def _multiplies(device: torch.device) -> bool:
+    """Return whether cuBLAS works at all while nothing may vary."""
+    one = torch.ones(1, 1, device=device)
+    try:
+        torch.mm(one, one)
+    except RuntimeError:
+        return False
+    return True

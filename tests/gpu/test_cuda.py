@@ -23,7 +23,6 @@ from mixlab.training.train import train
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 AUGMENTED = {
-    "accumulate": 2,
     "weight_average": 0.9,
     "augmentation": {
         "resized_crop": {"scale": [0.5, 1]},
@@ -48,12 +47,14 @@ MODELS = [
 ]
 
 
+@pytest.mark.parametrize("parts", [1, 2])  # one is a graph
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("model", MODELS, ids=str)
 def test_a_stopped_run_goes_on_as_if_it_never_stopped(
-    tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, model: dict
+    tiny: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, model: dict, parts: int
 ):
-    experiment = parse_experiment(tiny | AUGMENTED | {"epochs": 3, "precision": precision, "model": model})
+    values = tiny | AUGMENTED | {"epochs": 3, "precision": precision, "model": model, "accumulate": parts}
+    experiment = parse_experiment(values)
     options = [Options(device="cuda", workers=0, out=tmp_path / name, quiet=True) for name in ("whole", "broken")]
     whole = train(experiment, options[0])
     real, taken = step.train_step, []

@@ -74,20 +74,21 @@ def bench(
         compiled: with torch.compile too, which takes minutes.
     """
     chosen = devices.choose_device(device)
-    torch.manual_seed(0)
-    model = copy.deepcopy(model).to(chosen)
-    batch = Batch(
-        torch.rand(batch_size, channels, image_size, image_size, device=chosen),
-        torch.randint(classes, (batch_size,), device=chosen),
-    )
-    macs = inspection.macs(model, channels, image_size)
-    found_ceilings = measure.ceilings(chosen)
     results, failed = {}, {}
-    for kind in kinds:
-        make = contenders.training if kind == "training" else contenders.inference
-        results[kind], failed[kind] = measure.measure(
-            make(model, batch, compiled), batch_size, macs, chosen, found_ceilings, rounds, kind == "training"
+    with torch.cuda.device(chosen.index if chosen.type == "cuda" else -1):  # the current one
+        torch.manual_seed(0)
+        model = copy.deepcopy(model).to(chosen)
+        batch = Batch(
+            torch.rand(batch_size, channels, image_size, image_size, device=chosen),
+            torch.randint(classes, (batch_size,), device=chosen),
         )
+        macs = inspection.macs(model, channels, image_size)
+        found_ceilings = measure.ceilings(chosen)
+        for kind in kinds:
+            make = contenders.training if kind == "training" else contenders.inference
+            results[kind], failed[kind] = measure.measure(
+                make(model, batch, compiled), batch_size, macs, chosen, found_ceilings, rounds, kind == "training"
+            )
     numbers = measure.numbers_of_layers(model, channels, image_size)
     work = Work(name, inspection.parameters(model), macs, numbers, image_size, batch_size, str(chosen), rounds)
     return Bench(work, environment(str(chosen)), found_ceilings, results, failed)

@@ -4,9 +4,10 @@ import copy
 import importlib.util
 import io
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -87,8 +88,20 @@ def _autocast(device: torch.device, kind: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, kind, enabled=kind != torch.float32)
 
 
+@contextmanager
+def _as_it_comes() -> Iterator[None]:
+    """Use PyTorch's own operations inside, with its own settings: a GPU's float32 convolutions may take TF32."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        with library.stock():
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
 def _kernels(stock: bool) -> AbstractContextManager[None]:
-    return library.stock() if stock else nullcontext()
+    return _as_it_comes() if stock else nullcontext()
 
 
 def _eager_inference(
@@ -114,7 +127,7 @@ def _compiled_inference(model: nn.Module, x: Tensor, kind: torch.dtype, frozen: 
 
     @torch.no_grad()
     def run() -> Tensor:
-        with _autocast(x.device, kind), config.patch(freezing=frozen):
+        with _autocast(x.device, kind), config.patch(freezing=frozen), _as_it_comes():
             return forward(given)
 
     return run
@@ -138,13 +151,18 @@ def _step(
             logits = forward(x)
         functional.cross_entropy(logits.float(), labels).backward()
 
-    if not stock and graphs.is_usable(x.device):  # as in training
-        add_gradient = graphs.captured(add_gradient, (x, labels), own)
+    as_graph = not stock and graphs.is_usable(x.device)  # as in training
+    work, steps = add_gradient, count()
 
     def run() -> Tensor:
-        optimizer.zero_grad(set_to_none=True)
+        nonlocal work
         with _kernels(stock):
-            add_gradient(x, labels)
+            if (
+                next(steps) == 1 and as_graph
+            ):  # not the first step: what a graph keeps for its backward pass is not seen
+                work = graphs.captured(add_gradient, (x, labels), own)
+            optimizer.zero_grad(set_to_none=True)
+            work(x, labels)
         optimizer.step()
         return torch.cat([each.grad.flatten().float() for each in own.parameters() if each.grad is not None])
 

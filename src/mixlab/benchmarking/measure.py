@@ -1,10 +1,11 @@
 """Rounds of measurements in one process, one contender after the other, and what this machine could reach."""
 
+import contextlib
 import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,8 +68,9 @@ def measure(
     for contender in contenders:
         try:
             run = contender.make()
+            kept = _kept_for_backward(run) if trains else 0
             torch.manual_seed(0)  # for layers that draw
-            outputs, kept = _kept_for_backward(run) if trains else (run(), 0)
+            outputs = run()
         except Exception as error:  # a compiler or a runtime that cannot do this network: measured without it
             failed.append(Failed(contender.name, _first_line(error)))
             continue
@@ -94,12 +96,24 @@ def ceilings(device: torch.device) -> Ceilings:
     large = device.type == "cuda"
     side = 8192 if large else 1536
     matmul = {}
-    for kind in (torch.float32, torch.bfloat16):
-        a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
-        matmul[precision_name(kind)] = 2 * side**3 / _fastest(lambda a=a, b=b: a @ b, device)
+    with _tf32():
+        for kind in (torch.float32, torch.bfloat16):
+            a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+            matmul[precision_name(kind)] = 2 * side**3 / _fastest(lambda a=a, b=b: a @ b, device)
     source = torch.zeros(2**30 if large else 2**28, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return Ceilings(matmul, 2 * source.numel() / _fastest(lambda: target.copy_(source), device))
+
+
+@contextlib.contextmanager
+def _tf32() -> Iterator[None]:
+    """Let a GPU round the factors of float32 products to TF32, as PyTorch's convolutions do: no layer is faster."""
+    products = torch.backends.cuda.matmul
+    allowed, products.allow_tf32 = products.allow_tf32, True
+    try:
+        yield
+    finally:
+        products.allow_tf32 = allowed
 
 
 def numbers_of_layers(model: nn.Module, channels: int, image_size: int) -> int:
@@ -107,8 +121,8 @@ def numbers_of_layers(model: nn.Module, channels: int, image_size: int) -> int:
     return 2 * sum(math.prod(layer.shape) for layer in inspection.layers(model, channels, image_size))
 
 
-def _kept_for_backward(run: Callable[[], Tensor]) -> tuple[Tensor, int]:
-    """Return what a step returns, and the bytes that it keeps from its forward for its backward pass."""
+def _kept_for_backward(run: Callable[[], Tensor]) -> int:
+    """Return the bytes that a first step keeps from its forward for its backward pass."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -118,8 +132,8 @@ def _kept_for_backward(run: Callable[[], Tensor]) -> tuple[Tensor, int]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        outputs = run()
-    return outputs, sum(kept.values())
+        run()
+    return sum(kept.values())
 
 
 def _repeats(run: Callable[[], object], device: torch.device) -> int:

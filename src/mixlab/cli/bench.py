@@ -67,7 +67,8 @@ def _show(found: Any, folder: Path) -> None:
         f"{work.model}: {work.parameters:,} parameters, {work.macs / 1e6:,.0f} M MACs, {work.image_size} px, "
         f"batch {work.batch_size}"
     )
-    common.echo(f"{machine['machine']}, {work.device}, {machine['threads']} threads, torch {machine['torch']}")
+    where = f"{work.device} ({machine['gpu']})" if "gpu" in machine else work.device
+    common.echo(f"{machine['machine']}, {where}, {machine['threads']} threads, torch {machine['torch']}")
     common.echo(f"kernels  {library.describe(machine['device'].partition(':')[0])}")
     reached = ", ".join(f"{name} {flops / 1e9:,.0f} GFLOP/s" for name, flops in found.ceilings.matmul.items())
     common.echo(f"limits   matrix product {reached}; copy {found.ceilings.copy / 1e9:,.0f} GB/s")

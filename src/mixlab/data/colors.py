@@ -95,7 +95,7 @@ def equalize(images: Images, _: Amounts) -> Images:
     counts = images.new_zeros(*levels.shape[:2], 256).scatter_add_(2, levels, images.new_ones(levels.shape))
     highest = counts.gather(2, levels.amax(2, keepdim=True))
     step = ((levels.shape[2] - highest) / 255).floor()  # pixels a level, (batch, channels, 1)
-    below = counts.cumsum(2) - counts
+    below = counts.int().cumsum(2) - counts  # a GPU adds up integers alone without varying
     spread = ((below + (step / 2).floor()) / step.clamp(min=1)).floor_().clamp_(max=255)
     table = torch.where(step > 0, spread, torch.arange(256.0, device=images.device)) / 255
     return table.gather(2, levels).view_as(images)

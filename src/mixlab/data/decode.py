@@ -296,7 +296,8 @@ def _from_lab(image: Image.Image) -> Image.Image:
 
 def _scale_transparency(image: Image.Image) -> None:
     """Bring the value that a PNG calls transparent to the pixels' 8 bits, where Pillow leaves it in the file's."""
-    value, raw = image.info.get("transparency"), image.tile[0].args if image.tile else ""
+    value, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    raw = tiles[0].args if tiles else ""
     if raw in _GREY_STEPS and isinstance(value, int):
         image.info["transparency"] = value * _GREY_STEPS[raw]
     elif raw == "RGB;16B" and isinstance(value, tuple):

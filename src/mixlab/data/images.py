@@ -33,7 +33,7 @@ class Batch:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def without_pixels(self) -> "Batch":
-        return replace(self, images=self.images[:0].clone())
+        return replace(self, images=self.images[:0].cpu().clone())
 
     def part_of(self, whole: np.ndarray, places: np.ndarray) -> "Batch":
         """Return it as a part of a larger batch.

@@ -5,8 +5,9 @@ copied to where it reads, gradients are handed over as they lie. Random numbers 
 seeded when the graph is run.
 """
 
+import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from mixlab.errors import first_line
 from mixlab.kernels import library
 
-WARM_UP = 3  # runs before the one that is captured: libraries choose their kernels in them, and so do we
+WARM_UP = 2  # runs before the last one that is not captured: libraries choose their kernels in them, and so do we
 Work = Callable[..., None]  # of tensors; adds gradients to a model's parameters
 
 
@@ -36,8 +37,10 @@ def captured(work: Work, given: Sequence[Tensor], model: nn.Module, kept: Sequen
     changed = [*model.buffers(), *kept]
     before = [tensor.clone() for tensor in changed]
     held = [tensor.clone() for tensor in given]
+    number = held[0].get_device()
     try:
-        graph, gradients = _capture(work, held, model)
+        with torch.cuda.device(number):
+            graph, gradients = _capture(work, held, model)
     except RuntimeError as error:
         warnings.warn(f"training steps are not captured in a graph: {first_line(error)}", stacklevel=2)
         return work
@@ -49,7 +52,8 @@ def captured(work: Work, given: Sequence[Tensor], model: nn.Module, kept: Sequen
     def replay(*tensors: Tensor) -> None:
         for place, tensor in zip(held, tensors, strict=True):
             place.copy_(tensor)
-        graph.replay()
+        with torch.cuda.device(number):
+            graph.replay()
         for parameter, gradient in gradients:
             parameter.grad = gradient
 
@@ -59,19 +63,45 @@ def captured(work: Work, given: Sequence[Tensor], model: nn.Module, kept: Sequen
 def _capture(
     work: Work, held: Sequence[Tensor], model: nn.Module
 ) -> tuple[torch.cuda.CUDAGraph, list[tuple[nn.Parameter, Tensor]]]:
-    """Do the work until nothing new happens in it, on a stream of its own as torch asks for, then capture it."""
+    """Do the work until nothing new happens in it, on a stream of its own as torch asks for, then capture it.
+
+    Not by torch.cuda.graph: it leaves its stream the current one where a capture fails.
+    """
     stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
     stream.wait_stream(current)
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
+    try:
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                _forget_gradients(model)
+                work(*held)
             _forget_gradients(model)
-            work(*held)
-    current.wait_stream(stream)
-    _forget_gradients(model)  # those of the graph lie in its own memory
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work(*held)
+            with _refusing_to_wait():
+                work(*held)
+            _forget_gradients(model)  # those of the graph lie in its own memory
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            graph = torch.cuda.CUDAGraph()
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                work(*held)
+            finally:
+                graph.capture_end()
+    finally:
+        current.wait_stream(stream)
     return graph, [(each, each.grad) for each in model.parameters() if each.grad is not None]
+
+
+@contextlib.contextmanager
+def _refusing_to_wait() -> Iterator[None]:
+    """Make an error of waiting for the GPU: what fails while it is captured leaves torch's memory in disorder."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode")  # it may miss some, says torch
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
 
 
 def _forget_gradients(model: nn.Module) -> None:

@@ -18,8 +18,14 @@ def environment(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "device": device,
+        **(_gpu(device) if device.startswith("cuda") else {}),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "kernels": library.name(),  # of the CPU
         **({"gpu_kernels": choice.made()} if choice.made() else {}),  # who does what there, as far as it was chosen
     }
+
+
+def _gpu(device: str) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device.partition(",")[0])  # "cuda:0, 2 ranks"
+    return {"gpu": name, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}

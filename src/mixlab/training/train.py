@@ -81,7 +81,8 @@ def resume(run: Run, options: Options) -> Run:
             if options.tensorboard:
                 tensorboard.require()
             screen = Screen(run.log, options.quiet) if together.leads else Screen(None, quiet=True)
-            with screen, _explained(request.experiment, run):
+            exactly = devices.deterministic(devices.choose_device(options.device))
+            with screen, _explained(request.experiment, run), exactly:
                 _train(run, request, options, screen, together)
         together.wait()  # for the leader: what follows may read the finished run
     return run
@@ -116,7 +117,7 @@ def plan(experiment: Experiment, options: Options, processes: int = 1) -> Plan:
     data = experiment.data.load(experiment.seed, carve_validation=experiment.protocol == "honest")
     check_data(data, experiment)
     steps = Sweep().steps if options.auto_learning_rate else 0
-    with _explained(experiment):
+    with devices.deterministic(device), _explained(experiment):
         experiment = _in_parts(experiment, Ranks(world=processes))
         return resolve(experiment, data, device, options.max_seconds, options.workers, steps, processes)[1]
 
@@ -130,10 +131,9 @@ def find_learning_rate(experiment: Experiment, options: Options, sweep: Sweep) -
     """
     sweep.rates(experiment.optimizer)  # refuse before anything is read
     device = devices.choose_device(options.device)
-    devices.make_deterministic(device)
     data = experiment.data.load(experiment.seed, carve_validation=experiment.protocol == "honest")
     check_data(data, experiment)
-    with Screen(None, options.quiet) as screen, _explained(experiment):
+    with devices.deterministic(device), Screen(None, options.quiet) as screen, _explained(experiment):
         screen.say([f"note     {note}" for note in data.notes])
         data = hold(data, device, options, screen)
         found = measure(
@@ -162,7 +162,6 @@ def default_name(request: Request) -> str:
 
 def _train(run: Run, asked: Request, options: Options, screen: Screen, together: Ranks) -> None:
     device = devices.choose_device(options.device)
-    devices.make_deterministic(device)
     data = asked.experiment.data.load(asked.experiment.seed, asked.experiment.protocol == "honest")
     check_data(data, asked.experiment)
     screen.say([f"note     {note}" for note in data.notes])
