@@ -44,7 +44,7 @@ def test_filters_of_zeros_are_drawn_too(tmp_path: Path) -> None:
     assert size_in_pixels(tmp_path / "filters.png")
 
 
-@pytest.mark.parametrize("layers", [1, 4, 20])
+@pytest.mark.parametrize("layers", [1, 4, pytest.param(20, marks=pytest.mark.slow)])
 def test_depthwise_kernels_have_a_row_a_layer_and_stay_viewable(tmp_path: Path, layers: int) -> None:
     kernels = {f"blocks.{place}.depthwise.0": numbers(3 + place % 4, 5, 4) for place in range(layers)}
     explanation_pictures.depthwise_kernels(tmp_path / "kernels.png", kernels)
@@ -62,7 +62,7 @@ def test_heat_maps_are_written(tmp_path: Path, kind: str, side: int, channels: i
     assert min(size_in_pixels(tmp_path / "heat.png")) > DPI * 2
 
 
-@pytest.mark.parametrize("layers", [1, 5, 30])
+@pytest.mark.parametrize("layers", [1, 5, pytest.param(30, marks=pytest.mark.slow)])
 def test_feature_maps_are_written(tmp_path: Path, layers: int) -> None:
     maps = {f"blocks.{place}": numbers(2 + place % 4, 4, 4) for place in range(layers)}
     explanation_pictures.feature_maps(tmp_path / "maps.png", image(16, 3), maps, "caf\udce9")

@@ -92,7 +92,7 @@ def test_training_learns_and_returns_what_is_finished(tiny: dict, options: Optio
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("stop", [1, 3, 5, 8])
+@pytest.mark.parametrize("stop", [1, *(pytest.param(each, marks=pytest.mark.slow) for each in (3, 5)), 8])
 def test_a_stopped_run_goes_on_as_if_it_never_stopped(
     tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch, stop: int, precision: str
 ):
