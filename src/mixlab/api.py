@@ -1,5 +1,6 @@
 """The names of `import mixlab`: verbs that do what the commands do, and return what the commands print."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from mixlab.comparison import compare as comparing
 from mixlab.comparison.compare import Comparison
 from mixlab.comparison.compose import ComparisonFile, compose_request, read_file
 from mixlab.data import catalogue as data_sets
-from mixlab.errors import RunError
+from mixlab.errors import RunError, UsageError
 from mixlab.evaluation import against as comparing_models
 from mixlab.evaluation import evaluate as evaluation
 from mixlab.evaluation.classifier import Answer, Classifier, read_classifier
@@ -96,10 +97,14 @@ def find_learning_rate(recipe: str | Path = "", /, **values: Any) -> RangeTest:
     return training.find_learning_rate(fine_tuning.compose(recipe, values, ()), options, sweep)
 
 
-def resume(place: str | Path, **options: Any) -> Run:
-    """Go on with an interrupted run, with no more than its folder or its name in `out`; options, errors as `train`."""
+def resume(place: str | Path, data: str | Path = "", **options: Any) -> Run:
+    """Go on with an interrupted run, with no more than its folder or its name in `out`; options, errors as `train`.
+
+    Args:
+        data: where the data of the run lies from now on, where it was moved.
+    """
     chosen = _options(options)
-    return training.resume(find_run(place, chosen.out), chosen)
+    return training.resume(find_run(place, chosen.out), chosen, os.fspath(data))
 
 
 def load(place: str | Path | Run, device: str = "auto", reject_below: float | str = "") -> Classifier:
@@ -201,6 +206,8 @@ def compare(
     Raises:
         MixlabError: with one line that says what was given, what was expected and what to do.
     """
+    if isinstance(models, str):
+        raise UsageError(f"models={models!r}: expected a list of names, such as [{models!r}, 'resnet9']")
     options = _take_options(values)
     given = {"recipe": str(recipe), "budget": budget, "match_parameters": match_parameters}
     given |= {"variants": variants, "seeds": seeds}

@@ -23,6 +23,7 @@ from mixlab.config import Config, assign, merge, parse_override, read_toml
 from mixlab.data.augmentation_config import AugmentationConfig
 from mixlab.data.balance import balanced_order
 from mixlab.data.catalogue import DataConfig, DigitsConfig
+from mixlab.data.data_set import DataSet
 from mixlab.data.names import expand as expand_data
 from mixlab.errors import UsageError, did_you_mean, shown
 from mixlab.models import catalogue as models
@@ -113,6 +114,10 @@ class Experiment(Config):
     def parts(self) -> int:
         """The parts that a batch is computed in; 1 as long as nobody has measured how many it takes."""
         return 1 if self.accumulate == "auto" else self.accumulate
+
+    def load_data(self) -> DataSet:
+        """Load its data in its splits; raises DataError where it cannot be used."""
+        return self.data.load(self.seed, carve_validation=self.protocol == "honest")
 
     def steps_per_epoch(self, images: int) -> int:
         return max(images // self.batch_size, 1)

@@ -99,6 +99,15 @@ def test_each_planted_fault_is_found_and_nothing_else(tmp_path: Path):
     assert [len(found.failures(kind)) for kind in ("near", "unreadable", "never")] == [2, 1, 0]
 
 
+def test_pictures_of_which_none_can_be_set_aside_are_said(tmp_path: Path):
+    for name in ("cat", "dog"):
+        save(picture(), tmp_path / name / "0.png")
+        save(picture(), tmp_path / name / "1.png")
+    for carve in (True, False):
+        kinds = [finding.kind for finding in check(parse_data(str(tmp_path)), 0, carve_validation=carve).findings]
+        assert kinds == [*(["validation"] if carve else []), "tiny"]
+
+
 def test_imbalance_names_the_flags_that_help(tmp_path: Path):
     sound_folder(tmp_path, test=3)
     for index in range(30):

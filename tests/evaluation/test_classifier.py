@@ -9,7 +9,7 @@ from PIL import Image
 from mixlab.data.decode import decode
 from mixlab.errors import UnreadableImage, UsageError
 from mixlab.evaluation import networks
-from mixlab.evaluation.classifier import Classifier, pixels_of
+from mixlab.evaluation.classifier import Answer, Classifier, pixels_of
 from mixlab.evaluation.networks import OnnxNetwork, TorchNetwork, in_batches, of_one_size
 from mixlab.models.catalogue import parse_model
 from mixlab.run.bundle import Bundle, BundleDescription
@@ -82,3 +82,26 @@ def test_an_array_that_is_no_picture_is_refused_with_its_shape(shape: tuple[int,
         pixels_of(np.zeros(shape, np.uint8), 3)
     with pytest.raises(UsageError, match="got float32"):
         pixels_of(np.zeros((3, 5, 3), np.float32), 3)
+
+
+@pytest.mark.parametrize("given", [None, [], ["a.png"], 3.5], ids=str)
+def test_what_is_no_picture_is_the_callers_mistake(description: BundleDescription, given):
+    with pytest.raises(UsageError, match="expected one picture: a path, bytes, uint8 pixels or a Pillow image, not"):
+        Classifier(description, OnnxNetwork(Session(), ""))(given)
+
+
+@pytest.mark.parametrize("given", ["a.png", Path("a.png"), b"", np.zeros((2, 2, 3), np.uint8)], ids=str)
+def test_features_are_of_a_list_of_pictures(description: BundleDescription, given):
+    classifier = Classifier(
+        description, TorchNetwork(Bundle(description, description.model.build(description.spec).state_dict()), "cpu")
+    )
+    with pytest.raises(UsageError, match="put the one into brackets"):
+        classifier.features(given)
+
+
+def test_no_class_is_no_answer():
+    answer = Answer(("a", "b"), np.array([0.3, 0.7]))
+    assert [name for name, _ in answer.top(9)] == ["b", "a"]
+    for count in (0, -1):
+        with pytest.raises(UsageError, match=f"top[(]{count}[)]: expected how many classes"):
+            answer.top(count)

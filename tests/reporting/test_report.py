@@ -240,6 +240,12 @@ def test_without_its_data_a_report_has_no_pictures_of_it_and_says_so(comparison:
     assert 'id="weights"' in text
 
 
+def test_a_comparison_that_never_finished_a_run_says_so(tmp_path: Path):
+    board = Leaderboard(data="d", protocol="honest", budget="", seeds=(0,), rows=())
+    with pytest.raises(RunError, match="is finished; the command in its"):
+        write_report(tmp_path, board)
+
+
 def test_without_its_runs_there_is_no_report(comparison: Comparison):
     name = comparison.leaderboard.rows[0].runs[0].run
     gone = (comparison.folder.parent / name).rename(comparison.folder.parent / "gone")

@@ -28,7 +28,7 @@ from mixlab.training import loop, plan, step
 from mixlab.training.lr_range import Sweep
 from mixlab.training.session import Options
 from mixlab.training.state import fresh_model, state_of
-from mixlab.training.train import find_learning_rate, resume, train
+from mixlab.training.train import find_learning_rate, open_folder, resume, train
 from mixlab.training.train import plan as make_plan
 
 EVERYTHING = {
@@ -265,6 +265,35 @@ def test_runs_are_kept_and_found_below_a_home_folder(
         api.resume("q", epochs=3)
 
 
+def test_a_run_whose_data_was_moved_goes_on_where_it_lies_now(
+    tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch
+):
+    experiment, old = parse_experiment(tiny), Path(tiny["data"]["name"])
+    whole = train(experiment, replace(options, out=options.out / "whole"))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Interrupted):
+            train(experiment, options)
+    [run] = [Run(path.parent) for path in options.out.glob("*/request.json")]
+    new = old.rename(old.with_name("moved"))
+    with pytest.raises(DataError, match=f"no longer at {old}; if it was moved, .*--resume .* --data FOLDER"):
+        resume(run, options)
+    (old / "red").mkdir(parents=True)
+    with pytest.raises(DataError, match=f"{old} is not where the data of {run.folder} lies: "):
+        resume(run, options, str(old))
+    assert content(resume(run, options, str(new))) == content(whole)
+    shutil.rmtree(old)
+    assert evaluate(run, workers=0).metrics.images > 0
+    again = parse_experiment(tiny | {"data": tiny["data"] | {"name": str(new)}})
+    assert train(again, replace(options, name=run.name)).folder == run.folder
+
+
+def test_data_that_lies_nowhere_cannot_be_moved(options: Options):
+    run = open_folder(parse_experiment({"data": "digits"}), options)
+    with pytest.raises(UsageError, match="trained on digits, which comes with mixlab; leave out --data"):
+        resume(run, options, "/somewhere")
+
+
 def test_without_tensorboard_a_training_that_asks_for_it_does_not_begin(
     tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch
 ):
@@ -354,6 +383,8 @@ def test_unreadable_files_are_skipped_and_named_or_stop_a_strict_run(tiny: dict,
     assert len(run.read_splits()["unreadable"]) >= 1
     with pytest.raises(DataError, match="cannot be read"):
         train(parse_experiment(tiny), Options(device="cpu", out=options.out, quiet=True, strict=True, new=True))
+    with pytest.raises(DataError, match=r"was trained without \d files that cannot be read, such as blue/bad\d.jpg"):
+        train(parse_experiment(tiny), replace(options, strict=True))
 
 
 def test_pictures_that_are_all_unreadable_are_refused(tiny: dict, options: Options):

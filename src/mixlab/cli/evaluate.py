@@ -100,7 +100,7 @@ def _print(found: Any) -> None:
         (row for row in measured.per_class if row.recall and row.recall.value < 1), key=lambda row: row.recall.value
     )
     if worst:
-        common.echo("weakest classes: " + ", ".join(f"{row.name} {row.recall.value:.1%}" for row in worst[:3]))
+        common.echo("weakest classes: " + ", ".join(f"{row.name} ({row.recall.value:.1%})" for row in worst[:3]))
     common.echo(f"written  {found.folder} (metrics.json, predictions.csv, pictures)")
     if found.against:
         _print_against(found.against)

@@ -104,9 +104,9 @@ def main() -> None:
     except OSError as error:  # a disk that is full or a folder that may not be written
         if debug:
             raise
-        code = _complain(f"{error.strerror or error}: {error.filename or 'a file'}", 1)
+        code = _complain(f"{error.strerror or error}: {error.filename or 'what is written to'}", 1)
     except (KeyboardInterrupt, click.Abort):
-        code = _complain("interrupted; what was saved before is intact", 130)
+        code = _complain("interrupted", 130)
     for child in multiprocessing.active_children():  # a loader that was interrupted while it started its workers
         child.kill()
     sys.exit(code or 0)

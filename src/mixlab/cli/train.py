@@ -31,7 +31,7 @@ class RateOrAuto(click.ParamType):
 @click.option("--max-time", default="", metavar="TIME", help="Fit the epochs into a time, such as 25m.")
 @click.option("--name", default="", help="Name of the run's folder.")
 @click.option("--new", is_flag=True, help="Start another run where this one exists.")
-@click.option("--resume", default="", metavar="RUN", help="Go on with a run; it needs no other argument.")
+@click.option("--resume", default="", metavar="RUN", help="Go on with a run; --data: where its data lies now.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @common.stream
 @common.cache
@@ -65,7 +65,7 @@ def train(overrides: tuple[str, ...], as_json: bool, **options: Any) -> None:
         run = find_run(options["resume"], chosen.out) if launch.leads() else Run(Path(options["resume"]))
         if apart:
             return launch.start(options["nproc"], sys.argv[1:])
-        return _show(training.resume(run, chosen), as_json, options["quiet"])
+        return _show(training.resume(run, chosen, options["data"] or ""), as_json, options["quiet"])
     experiment, auto = fine_tuning.compose_auto(options["recipe"], common.experiment_values(options), overrides)
     chosen = replace(chosen, auto_learning_rate=auto)
     if options["download"] and not launch.is_rank():
@@ -92,7 +92,7 @@ def _options(options: dict[str, Any]) -> Any:
 
 
 def _refuse_others(overrides: tuple[str, ...], options: dict[str, Any]) -> None:
-    flags = common.given_flags(options)
+    flags = [flag for flag in common.given_flags(options) if flag != "data"]
     flags += [flag for flag in ("recipe", "new", "name", "max_time", "dry_run", "download") if options[flag]]
     given = [*(f"--{flag.replace('_', '-')}" for flag in flags), *overrides]
     if given:

@@ -112,6 +112,7 @@ def check(
         (
             *findings.files(pictures, data.ignored),
             *findings.shards(damaged(expand_user(config.path)) if isinstance(config, ShardsConfig) else {}),
+            *(findings.validation(counts) if carve_validation else ()),
             *findings.classes(counts, data.empty_classes),
             *findings.copies(pictures),
             *findings.shapes(pictures, data.spec.resize_mode),

@@ -20,6 +20,7 @@ Kind = Literal[
     "tiny",
     "absent",
     "imbalance",
+    "validation",
     "leak",
     "labels",
     "copies",
@@ -90,6 +91,14 @@ def shards(damaged: Mapping[str, str]) -> list[Finding]:
     names = tuple(f"{name} ({reason})" for name, reason in damaged.items())
     text, advice = f"{_count(names, 'shard')} that changed", "copy them again; what they hold may be wrong"
     return [Finding("unreadable", text, advice, names)] if names else []
+
+
+def validation(counts: Mapping[str, Mapping[str, int]]) -> list[Finding]:
+    """Training images of which none can be set aside; `counts` as in `classes`."""
+    if "validation" in counts:
+        return []
+    text = "no class has enough pictures to set some aside for validation"
+    return [Finding("validation", text, "mixlab train refuses them; add pictures, or a validation and a test folder")]
 
 
 def classes(counts: Mapping[str, Mapping[str, int]], empty: Sequence[str]) -> list[Finding]:

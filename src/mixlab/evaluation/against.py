@@ -19,6 +19,7 @@ from mixlab.evaluation.paired import paired_difference
 from mixlab.evaluation.predictions import Prediction, read_predictions
 from mixlab.evaluation.regression import Against, Flip, changes_of, flips_of
 from mixlab.kernels import placement
+from mixlab.run import own_data
 from mixlab.run.bundle import Bundle, read_bundle
 from mixlab.run.folder import Run
 from mixlab.run.table import as_cell
@@ -52,8 +53,7 @@ def compare(
     """
     bundle, experiment = read_bundle(other), run.experiment
     if data is None:
-        data = experiment.data
-        loaded = data.load(experiment.seed, experiment.protocol == "honest")
+        data, loaded = experiment.data, own_data.load(run)
     else:
         loaded = measured_data.given(data, read_bundle(run).description)
     images, unknown = as_evaluated(loaded, split, bundle.description.spec, ignore_unknown=True)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mixlab.data.decode import decode, decode_image
-from mixlab.errors import RunError, UnreadableImage, UsageError
+from mixlab.errors import RunError, UnreadableImage, UsageError, shown
 from mixlab.evaluation.calibration import softmax
 from mixlab.evaluation.networks import (
     Network,
@@ -38,7 +38,9 @@ class Answer:
     reject_below: float = 0.0  # confidence below which the answer is that it is not known
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Return the most probable classes and their probabilities, the best first."""
+        """Return the most probable classes and their probabilities, the best first; raises UsageError below one."""
+        if count < 1:
+            raise UsageError(f"top({count}): expected how many classes, 1 or more")
         best = np.argsort(-self.probabilities, kind="stable")[:count]
         return [(self.classes[index], float(self.probabilities[index])) for index in best]
 
@@ -85,7 +87,10 @@ class Classifier:
         Raises:
             UnreadableImage: where one cannot be decoded.
             RunError: where the network is an exported file.
+            UsageError: for what is no list of pictures.
         """
+        if isinstance(pictures, str | bytes | Path | np.ndarray | Image.Image):
+            raise UsageError("features takes a list of pictures; put the one into brackets")
         if not isinstance(self.network, TorchNetwork):
             raise RunError("an exported file gives no features; load the run or bundle that it came from")
         prepared = (self.network.prepare(pixels_of(picture, self.spec.channels)) for picture in pictures)
@@ -152,6 +157,8 @@ def pixels_of(picture: Picture, channels: int) -> np.ndarray:
         return decode(picture, channels)
     if isinstance(picture, np.ndarray):
         picture = _image_of(picture)
+    if not isinstance(picture, Image.Image):
+        raise UsageError(f"expected one picture: a path, bytes, uint8 pixels or a Pillow image, not {shown(picture)}")
     return decode_image(picture, channels)
 
 

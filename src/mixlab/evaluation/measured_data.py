@@ -12,7 +12,7 @@ from mixlab.data.data_set import DataSet
 from mixlab.data.downloads import IMAGENETTE_CLASSES
 from mixlab.data.images import FileImages, Images
 from mixlab.errors import DataError, did_you_mean
-from mixlab.experiment import Experiment
+from mixlab.run import own_data
 from mixlab.run.bundle import BundleDescription
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
@@ -42,7 +42,7 @@ def choose(place: Run | Path, data: DataConfig | None, split: str, model: Bundle
         own, loaded = is_own(data, model), given(data, model)
         names = set() if own else learned(data, place)
     elif isinstance(place, Run):
-        loaded = _unchanged(place.experiment, model.data_fingerprint)
+        loaded = _unchanged(place, model.data_fingerprint)
     else:
         raise DataError(f"{place} is a bundle, which has no data of its own; give some: --data NAME|FOLDER")
     images, left_out = as_evaluated(loaded, split, model.spec, ignores_unknown(data))
@@ -99,9 +99,9 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
 
 
-def _unchanged(experiment: Experiment, fingerprint: str) -> DataSet:
+def _unchanged(run: Run, fingerprint: str) -> DataSet:
     """Load a run's own data; refuse what changed since the training: its test images may have been training images."""
-    data = experiment.data.load(experiment.seed, experiment.protocol == "honest")
+    data = own_data.load(run)
     if data.fingerprint() != fingerprint:
         raise DataError(
             "the data changed since the training, so its test pictures may be ones the model was trained on; "

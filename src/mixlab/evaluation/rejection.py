@@ -54,7 +54,7 @@ def with_rejection(description: BundleDescription, text: str) -> BundleDescripti
     except ValueError:
         value = math.nan
     if word != ("precision" if equals else "") or not (0 < value < 1 if equals else 0 <= value <= 1):
-        raise UsageError(f"--reject-below {text}: {FORM}, each between 0 and 1")
+        raise UsageError(f"reject below {text}: {FORM}, each between 0 and 1")
     threshold = choose(description.accepted, value).threshold if equals else value
     return description.model_copy(update={"reject_below": threshold})
 

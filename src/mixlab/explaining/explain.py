@@ -17,6 +17,7 @@ from mixlab.evaluation import explanation, inference
 from mixlab.evaluation import explanation_pictures as pictures
 from mixlab.evaluation.classifier import Classifier
 from mixlab.evaluation.networks import TorchNetwork
+from mixlab.run import own_data
 from mixlab.run.bundle import read_bundle
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
@@ -116,8 +117,7 @@ def _given(
 
 
 def _examples(run: Run, spec: DataSpec, unreadable: dict[str, str]) -> Iterator[Picture]:
-    experiment = run.experiment
-    data = experiment.data.load(experiment.seed, experiment.protocol == "honest")
+    data = own_data.load(run)
     if len(data.validation) == 0:
         raise DataError("this run kept no validation images; name pictures: mixlab explain RUN PICTURES")
     batch = data.validation.batch(spread(data.validation.labels, EXAMPLES))

@@ -12,6 +12,7 @@ from mixlab.data.images import FileImages, Images
 from mixlab.errors import DataError, UnreadableImage
 from mixlab.evaluation.measured_data import as_evaluated, given, ignores_unknown, is_own
 from mixlab.evaluation.networks import in_batches, of_one_size
+from mixlab.run import own_data
 from mixlab.run.bundle import BundleDescription
 from mixlab.run.folder import Run
 from mixlab.spec import DataSpec
@@ -78,8 +79,7 @@ def _load(place: Run | None, data: DataConfig | None, model: BundleDescription) 
         )
     if place is None:
         raise DataError("a bundle has no pictures to judge the file by; name some with --data NAME|FOLDER")
-    experiment = place.experiment
-    return experiment.data.load(experiment.seed, experiment.protocol == "honest"), "validation"
+    return own_data.load(place), "validation"
 
 
 def _spread(places: np.ndarray, count: int) -> np.ndarray:

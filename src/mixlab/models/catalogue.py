@@ -134,6 +134,8 @@ def create_model(
     Raises:
         UsageError: for an unknown name or field, or a value out of range.
     """
+    if num_classes < 1:
+        raise UsageError(f"num_classes={num_classes}: expected 1 or more")
     spec = DataSpec.parse(
         {
             "channels": channels,

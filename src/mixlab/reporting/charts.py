@@ -137,7 +137,9 @@ def reliabilities(bins: Mapping[str, ReliabilityBins]) -> Markup:
             clean(axes)
         for axes in list(panels)[len(bins) :]:
             axes.set_axis_off()
-        drawn.supxlabel("confidence, % (size: share of the images)", fontsize=9, color=INK)
+        drawn.supxlabel(
+            "confidence, %" + (" (size: share of the images)" if columns > 1 else ""), fontsize=9, color=INK
+        )
         drawn.supylabel("accuracy, %", fontsize=9, color=INK)
         return svg()
 

@@ -82,4 +82,4 @@ def _svg(drawn: Figure) -> Markup:
     for colour, name in VARIABLES.items():
         text = text.replace(colour, f"var(--{name})")
     width = drawn.get_figwidth() * 72 * ENLARGED
-    return Markup(text.replace("<svg ", f'<svg role="img" style="max-width: {width:.0f}px" ', 1))  # noqa: S704
+    return Markup(text.replace("<svg ", f'<svg role="img" style="max-width: {width:.0f}px; --own: {width:.0f}px" ', 1))  # noqa: S704

@@ -96,7 +96,7 @@ class Material:
 
 def _load(experiment: Experiment) -> Loaded | None:
     try:
-        data = experiment.data.load(experiment.seed, experiment.protocol == "honest")
+        data = experiment.load_data()
     except MixlabError:
         return None
     return data, data.fingerprint()

@@ -46,10 +46,10 @@ def write_report(folder: Path, found: Leaderboard, path: Path | None = None) -> 
     """
     runs = {row.name: [Run(folder.parent / each.run) for each in row.runs] for row in found.rows if row.runs}
     gone = [run.folder for of_row in runs.values() for run in of_row if not run.is_finished]
-    if gone or not runs:
-        raise RunError(
-            f"{gone[0] if gone else folder} is no finished run; a comparison's runs must lie beside its folder"
-        )
+    if not runs:
+        raise RunError(f"no run of {folder} is finished; the command in its command.txt goes on with it")
+    if gone:
+        raise RunError(f"{gone[0]} is no finished run; a comparison's runs must lie beside its folder")
     return _write(Material(folder, found, runs), path or folder / "report.html")
 
 

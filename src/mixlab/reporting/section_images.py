@@ -140,8 +140,8 @@ def heat_maps(material: Material) -> Section | None:
         '<div class="wide"><table class="plain"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
     ).format(head, Markup("").join(lines))
     about = (
-        "Brighter: counted more for the predicted class. Test images, one of each class, first seed. A heat map shows "
-        "where evidence lies, not why; a network that ends in a single place has none."
+        "Brighter: counted more for the predicted class. Test images, each of another class, first seed. A heat map "
+        "shows where evidence lies, not why; a network that ends in a single place has none."
     )
     return Section("looks", "What they look at", about, body)
 

@@ -54,6 +54,11 @@ class Run:
         return Request.parse(self._read_json("request.json"))
 
     @property
+    def has_begun(self) -> bool:
+        """Whether everything that was to be measured before its first step is."""
+        return (self.folder / "experiment.json").exists()
+
+    @property
     def is_finished(self) -> bool:
         return (self.folder / "summary.json").exists()
 
@@ -148,6 +153,9 @@ class Run:
         """Write the resolved experiment; with it the folder is a run."""
         durable.write_json(self.folder / "experiment.json", experiment.model_dump(mode="json"))
 
+    def write_request(self, request: Request) -> None:
+        durable.write_json(self.folder / "request.json", request.model_dump(mode="json"))
+
     def write_environment(self, device: str) -> None:
         if not (self.folder / "environment.json").exists():  # of the beginning; the log names later changes
             durable.write_json(self.folder / "environment.json", environment(device))
@@ -241,6 +249,9 @@ def find_run(place: str | Path, root: Path = Path("runs")) -> Run:
     for candidate in candidates:
         if (candidate / "experiment.json").is_file():
             return Run(candidate)
+    for candidate in candidates:
+        if (candidate / "request.json").is_file():
+            raise RunError(f"nothing was trained in {candidate} yet; give the command that it was started with again")
     if candidates[0].is_dir():
         raise RunError(f"{place} is a folder, but no run: it has no experiment.json")
     names = [run.name for run in list_runs(root)]
@@ -277,16 +288,16 @@ def open_run(request: Request, name: str, root: Path, new: bool) -> Run:
     if new:
         folder = next(path for path in _numbered(folder) if not path.exists())
     run = Run(folder)
-    if (folder / "experiment.json").exists():
+    if run.has_begun:
         _refuse_other(run, request)
     elif (folder / "request.json").exists():  # it never came to a first step
         with run.lock():
-            durable.write_json(folder / "request.json", request.model_dump(mode="json"))
+            run.write_request(request)
     elif folder.exists() and any(path.name != "lock" and path.suffix != ".partial" for path in folder.iterdir()):
         raise RunError(f"{folder} exists and is no run; choose another --name or --out")
     durable.make_folder(folder)
     if not (folder / "request.json").exists():
-        durable.write_json(folder / "request.json", request.model_dump(mode="json"))
+        run.write_request(request)
     return run
 
 

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mixlab.data.catalogue import check_outside
 from mixlab.data.data_set import DataSet
-from mixlab.errors import DataError, RunError
+from mixlab.errors import DataError, RunError, UsageError
+from mixlab.places import expand_user
 from mixlab.run import trained
 from mixlab.run.folder import Run
 
@@ -78,6 +80,42 @@ def refuse_changes(run: Run, seen: Seen) -> list[str]:
         f"{len(touched)} files were touched since the run began, such as {touched[0]}. Their sizes are as they were; "
         "where their pixels are not, the result is one of mixed data, and --new starts another run"
     ]
+
+
+def move_data(run: Run, place: str) -> None:
+    """Let a run find its data at another place from now on.
+
+    Raises:
+        UsageError: where its data set lies at no place.
+        DataError: where another one lies there.
+    """
+    experiment = run.request.experiment
+    if not hasattr(experiment.data, "path"):
+        raise UsageError(
+            f"{run.folder} is trained on {experiment.data.name}, which comes with mixlab; leave out --data"
+        )
+    moved = experiment.data.model_copy(update={"path": str(expand_user(place).absolute())})
+    check_outside(moved, run.folder.parent)
+    there = {"data": moved}
+    try:
+        refuse_changes(run, look(experiment.model_copy(update=there).load_data()))
+    except DataError as error:
+        raise DataError(f"{place} is not where the data of {run.folder} lies: {error}") from None
+    request = run.request.model_copy(update={"experiment": experiment.model_copy(update=there)})
+    if run.has_begun:
+        run.write_experiment(run.experiment.model_copy(update=there))
+    run.write_request(request)
+
+
+def refuse_unreadable(run: Run) -> None:
+    """Raise DataError where a run has left out files that cannot be read."""
+    unreadable = run.read_splits().get("unreadable")
+    if unreadable:
+        name, reason = next(iter(unreadable.items()))
+        raise DataError(
+            f"{run.folder} was trained without {len(unreadable)} files that cannot be read, such as {name}: {reason}; "
+            "mend or remove them and start another run with --new, or leave out --strict"
+        )
 
 
 def _find_changes(began: Mapping[str, Any], files: Mapping[str, Any], seen: Seen) -> dict[str, list[str]]:

@@ -177,7 +177,7 @@ def fit_epochs(experiment: Experiment, plan: Plan, seconds: float) -> Experiment
     if epochs * experiment.steps_per_epoch(plan.train_images) < 10 and epochs < experiment.epochs:
         raise TrainingError(
             f"one epoch takes about {duration(per_epoch)}, so {duration(seconds)} is too short to learn anything; "
-            "give more --max-time, a smaller model or a smaller data.image_size"
+            "give it more time, a smaller model or a smaller data.image_size"
         )
     planned = experiment.schedule_epochs * epochs / experiment.epochs
     return experiment.model_copy(update={"epochs": epochs, "schedule_epochs": max(planned, epochs) if planned else 0})

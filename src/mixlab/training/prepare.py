@@ -29,7 +29,7 @@ def check_data(data: DataSet, experiment: Experiment) -> None:
         raise DataError("protocol=published watches test images, and this data set has none; use protocol=honest")
     if experiment.protocol == "honest" and len(data.validation) == 0:
         raise DataError(
-            f"{len(data.train)} training images are too few to set some aside for validation; "
+            f"no class has enough of the {len(data.train):,} training images to set some aside for validation; "
             "add images, or a validation and a test folder"
         )
 

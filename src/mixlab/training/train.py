@@ -12,7 +12,7 @@ from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
 from mixlab.kernels import choice
 from mixlab.ranks import Ranks
-from mixlab.run import timing
+from mixlab.run import own_data, timing
 from mixlab.run.folder import Request, Run, open_run
 from mixlab.training import changes, lr_files, tensorboard
 from mixlab.training.changes import Seen
@@ -72,10 +72,18 @@ def folder_name(experiment: Experiment, options: Options) -> str:
     return options.name or default_name(_request(experiment, options))
 
 
-def resume(run: Run, options: Options) -> Run:
-    """Go on with a run, with no more than its folder; raises as `train`."""
+def resume(run: Run, options: Options, data: str = "") -> Run:
+    """Go on with a run, with no more than its folder; raises as `train`.
+
+    Args:
+        data: where the data of the run lies from now on, where it was moved.
+    """
     with ranks.joined() as together, contextlib.ExitStack() as held:
         together.led(lambda: held.enter_context(run.lock()))
+        if data:
+            together.led(lambda: changes.move_data(run, data))
+        if options.strict:
+            together.led(lambda: changes.refuse_unreadable(run))
         request, is_finished = together.led(lambda: (run.request, run.is_finished))
         if not is_finished:
             if options.tensorboard:
@@ -94,7 +102,7 @@ def _explained(experiment: Experiment, run: Run | None = None) -> Iterator[None]
     try:
         yield
     except (RuntimeError, ValueError, MemoryError) as error:
-        if run is not None and (run.folder / "experiment.json").exists():
+        if run is not None and run.has_begun:
             experiment = run.experiment  # with the parts that were found
         parts = experiment.parts * 2
         if devices.is_out_of_memory(error):
@@ -114,7 +122,7 @@ def _explained(experiment: Experiment, run: Run | None = None) -> Iterator[None]
 def plan(experiment: Experiment, options: Options, processes: int = 1) -> Plan:
     """Return what `train` would do in so many processes; writes nothing. Raises as `train`."""
     device = devices.choose_device(options.device)
-    data = experiment.data.load(experiment.seed, carve_validation=experiment.protocol == "honest")
+    data = experiment.load_data()
     check_data(data, experiment)
     steps = Sweep().steps if options.auto_learning_rate else 0
     with devices.deterministic(device), _explained(experiment):
@@ -131,7 +139,7 @@ def find_learning_rate(experiment: Experiment, options: Options, sweep: Sweep) -
     """
     sweep.rates(experiment.optimizer)  # refuse before anything is read
     device = devices.choose_device(options.device)
-    data = experiment.data.load(experiment.seed, carve_validation=experiment.protocol == "honest")
+    data = experiment.load_data()
     check_data(data, experiment)
     with devices.deterministic(device), Screen(None, options.quiet) as screen, _explained(experiment):
         screen.say([f"note     {note}" for note in data.notes])
@@ -162,7 +170,7 @@ def default_name(request: Request) -> str:
 
 def _train(run: Run, asked: Request, options: Options, screen: Screen, together: Ranks) -> None:
     device = devices.choose_device(options.device)
-    data = asked.experiment.data.load(asked.experiment.seed, asked.experiment.protocol == "honest")
+    data = own_data.load(run)
     check_data(data, asked.experiment)
     screen.say([f"note     {note}" for note in data.notes])
     seen = changes.look(data)
@@ -224,7 +232,7 @@ def _train_to_end(session: Session) -> TrainState:
 
 def _resolve(run: Run, options: Options, data: DataSet, seen: Seen, screen: Screen, together: Ranks) -> Experiment:
     """Return the experiment with everything measured, once: a run that has it written keeps it."""
-    if (run.folder / "experiment.json").exists():
+    if run.has_begun:
         return run.experiment
     asked, device = run.request, devices.choose_device(options.device)
     steps = Sweep().steps if asked.auto_learning_rate else 0
