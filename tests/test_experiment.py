@@ -96,6 +96,12 @@ def test_errors_name_key_value_and_way_out(overrides: list[str], message: str):
     assert message in str(caught.value)
 
 
+def test_a_comparison_is_no_recipe(tmp_path: Path):
+    (tmp_path / "mine.toml").write_text("[variants.a]\nepochs = 3")
+    with pytest.raises(UsageError, match=r"mine\.toml describes a comparison: mixlab compare --file"):
+        compose(tmp_path / "mine.toml", {}, [])
+
+
 def test_unknown_data_is_answered_with_the_nearest():
     with pytest.raises(DataError, match="did you mean digits"):
         compose("", {"data": "digit"}, [])

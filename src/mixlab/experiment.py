@@ -227,7 +227,10 @@ def read_recipe(recipe: Path | str) -> dict[str, Any]:
     built_in = resources.files("mixlab") / "recipes" / f"{recipe}.toml"
     if Path(recipe).suffix != ".toml" and os.path.isfile(str(built_in)):
         return tomllib.loads(built_in.read_text(encoding="utf-8"))
-    return read_toml(Path(recipe))
+    found = read_toml(Path(recipe))
+    if isinstance(found.get("variants"), Mapping):
+        raise UsageError(f"{recipe} describes a comparison: mixlab compare --file {recipe}")
+    return found
 
 
 def asked(recipe: Recipe, values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -342,3 +342,11 @@ def test_words_of_the_command_line_are_read():
 def test_a_seed_given_twice_is_refused():
     with pytest.raises(UsageError, match="seeds 1, 1: one is given twice"):
         parse_seeds((1, 1))
+
+
+def test_a_field_of_the_experiment_has_its_table_in_a_file(tmp_path: Path):
+    (tmp_path / "mine.toml").write_text('data = "digits"\n[variants.a]\nepochs = 3')
+    with pytest.raises(
+        UsageError, match=r"mine[.]toml: data is a field of the experiment; put it under \[experiment\]"
+    ):
+        read_file(tmp_path / "mine.toml")

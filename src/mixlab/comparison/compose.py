@@ -11,7 +11,7 @@ from mixlab.comparison.budget import load_each, matched, parameters_of
 from mixlab.comparison.request import ComparisonRequest, Variant, naming, parse_budget, parse_seeds, refuse_equal
 from mixlab.config import Config, read_toml
 from mixlab.errors import UsageError, did_you_mean, shown
-from mixlab.experiment import asked, lay
+from mixlab.experiment import Experiment, asked, lay
 from mixlab.spec import DataSpec
 from mixlab.training import fine_tuning
 
@@ -29,7 +29,11 @@ class ComparisonFile(Config):
 
 def read_file(path: Path) -> ComparisonFile:
     """Read a comparison file; raises UsageError naming the key, the value and the way out."""
-    return ComparisonFile.parse(read_toml(path))
+    found = read_toml(path)
+    misplaced = [key for key in found if key not in ComparisonFile.model_fields and key in Experiment.model_fields]
+    if misplaced:
+        raise UsageError(f"{path}: {misplaced[0]} is a field of the experiment; put it under [experiment]")
+    return ComparisonFile.parse(found)
 
 
 def compose_request(
