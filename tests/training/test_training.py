@@ -106,6 +106,7 @@ def test_a_stopped_run_goes_on_as_if_it_never_stopped(
             train(experiment, Options(device="cpu", workers=0, out=options.out / "again", quiet=True))
     broken = train(experiment, Options(device="cpu", workers=2, stream=True, out=options.out / "again", quiet=True))
     assert content(broken) == content(whole)
+    assert f"SIGTERM: saved at step {stop}" in broken.log.read_text()
 
 
 @pytest.mark.parametrize("stop", [2, 5])

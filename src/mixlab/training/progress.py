@@ -1,5 +1,6 @@
 """What a person sees of a training: a bar on a terminal, plain lines elsewhere, and all lines in the run's log."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mixlab import durable
+from mixlab.errors import MixlabError
 from mixlab.run.table import one_line
 
 
@@ -31,13 +33,19 @@ class Screen:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self.bar.stop()
+        if isinstance(error, MixlabError):  # people see it without us
+            with contextlib.suppress(MixlabError, OSError):  # such as a disk that is full
+                self._note(one_line(str(error)))
 
     def say(self, lines: Iterable[str] | str) -> None:
         for line in map(one_line, [lines] if isinstance(lines, str) else lines):
             if not self.quiet:
                 self.console.print(line, markup=False)
-            if self.log is not None:
-                durable.append_line(self.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
+            self._note(line)
+
+    def _note(self, line: str) -> None:
+        if self.log is not None:
+            durable.append_line(self.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
     def start(self, what: str, done: int, steps: int) -> None:
         self.bar.reset(self.task, description=what, total=steps, completed=done, speed="")
