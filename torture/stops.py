@@ -53,7 +53,7 @@ def _judged(process: processes.Process, taken: int, second: bool) -> str:
     saved = re.search(r"saved at step (\d+)", process.text())
     if process.code == 0 or (second and process.code == 130):
         return ""
-    if process.code != 130 or not (saved or "interrupted; what was saved before is intact" in process.text()):
+    if process.code != 130 or not (saved or "error: interrupted" in process.text()):
         return f"exit code {process.code}: {process.text()}"
     return f"saved at step {saved[1]}" if saved and int(saved[1]) < taken else ""
 
