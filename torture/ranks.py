@@ -124,7 +124,9 @@ def signalled_ranks(number: int, root: Path) -> str:
                 _, errors = process.communicate(timeout=SIGNAL_LIMIT)
             except subprocess.TimeoutExpired:
                 return f"{sent.name}: still there after {SIGNAL_LIMIT:g} s: {_errors(process)}"
-            if process.returncode not in (0, 130) or (process.returncode and b"saved at step" not in errors):
+            # "interrupted" before the first step, or after the last
+            said = re.search(rb"saved at step|error: interrupted", errors)
+            if process.returncode not in (0, 130) or (process.returncode and not said):
                 return f"{sent.name}: exit code {process.returncode}: {errors.decode()[-400:]}"
         subprocess.run(words, env={**os.environ, **AGENT}, check=True, capture_output=True, timeout=400)
     same = fingerprint(root / "whole" / "run") == fingerprint(root / "broken" / "run")

@@ -266,6 +266,25 @@ def test_runs_are_kept_and_found_below_a_home_folder(
         api.resume("q", epochs=3)
 
 
+@pytest.mark.parametrize("moment", ["training.train.finish", "experiment.Experiment.load_data"])
+def test_a_signal_outside_the_steps_says_how_to_go_on_where_something_began(
+    tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"mixlab.{moment}", stopped)
+        with pytest.raises((Interrupted, KeyboardInterrupt)) as error:
+            train(parse_experiment(tiny), options)
+    [folder] = options.out.iterdir()
+    if moment.endswith("finish"):
+        assert str(error.value) == f"interrupted; go on with: mixlab train --resume {folder}"
+    else:
+        assert isinstance(error.value, KeyboardInterrupt)
+    assert train(parse_experiment(tiny), options).is_finished
+
+
 def test_a_run_whose_data_was_moved_goes_on_where_it_lies_now(
     tiny: dict, options: Options, monkeypatch: pytest.MonkeyPatch
 ):

@@ -98,9 +98,13 @@ def resume(run: Run, options: Options, data: str = "") -> Run:
 
 @contextlib.contextmanager
 def _explained(experiment: Experiment, run: Run | None = None) -> Iterator[None]:
-    """Say what to do where memory ran out or BatchNorm has nothing to average."""
+    """Say what to do where memory ran out, BatchNorm has nothing to average, or somebody asked to stop."""
     try:
         yield
+    except KeyboardInterrupt:  # before the first step or after the last, when nothing is lost
+        if run is None or not run.has_begun:
+            raise
+        raise Interrupted(f"interrupted; go on with: mixlab train --resume {run.quoted}") from None
     except (RuntimeError, ValueError, MemoryError) as error:
         if run is not None and run.has_begun:
             experiment = run.experiment  # with the parts that were found
