@@ -157,9 +157,7 @@ def _step(
     def run() -> Tensor:
         nonlocal work
         with _kernels(stock):
-            if (
-                next(steps) == 1 and as_graph
-            ):  # not the first step: what a graph keeps for its backward pass is not seen
+            if as_graph and next(steps) == 1:  # the second: what a graph keeps for its backward pass is not seen
                 work = graphs.captured(add_gradient, (x, labels), own)
             optimizer.zero_grad(set_to_none=True)
             work(x, labels)
