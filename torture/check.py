@@ -73,9 +73,7 @@ def run_missing(check: Check, cases: int, jobs: int = 1) -> Iterator[Outcome]:
 
 
 def _run_all(check: Check, numbers: list[int], jobs: int) -> Iterator[Outcome]:
-    if jobs == 1:
-        yield from (run(check, number) for number in numbers)
-        return
+    """Run all in other processes: a fork of a process whose threads have computed once would wait for them for ever."""
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
         for ended in as_completed([pool.submit(run, check, number) for number in numbers]):
             yield ended.result()
