@@ -41,7 +41,8 @@ def test_two_ranks_learn_what_one_process_learns_with_a_batch_in_two_parts(tmp_p
 
 @pytest.mark.slow
 def test_with_synchronised_batch_normalisation_two_ranks_learn_from_whole_batches(tmp_path: Path):
-    two, one = trained(tmp_path, 2, "two", "sync_batchnorm=true"), trained(tmp_path, 1, "one")
+    plain = "optimizer.name=adamw"  # Muon would make the last digits, in which the two differ, larger
+    two, one = trained(tmp_path, 2, "two", "sync_batchnorm=true", plain), trained(tmp_path, 1, "one", plain)
     assert [row["train_loss"] for row in two.metrics()] == pytest.approx(
         [row["train_loss"] for row in one.metrics()], rel=1e-4
     )
