@@ -52,7 +52,7 @@ def test_without_pictures_it_takes_validation_images_of_every_class_and_no_test_
 
 def test_a_run_that_kept_no_validation_images_asks_for_pictures(run: Run, monkeypatch: pytest.MonkeyPatch):
     load = FolderConfig.load
-    monkeypatch.setattr(FolderConfig, "load", lambda self, seed, carve: load(self, seed, False))
+    monkeypatch.setattr(FolderConfig, "load", lambda self, seed, carve_validation: load(self, seed, False))
     with pytest.raises(DataError, match="kept no validation images; name pictures"):
         mixlab.explain(run, device="cpu")
     assert not (run.folder / "explain").exists()

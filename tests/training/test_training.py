@@ -565,7 +565,7 @@ def test_a_kill_between_the_row_and_its_checkpoint_repeats_no_row(tiny: dict, op
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "save_checkpoint", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted):
             train(experiment, again)
     assert content(train(experiment, again)) == content(whole)
 
