@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from mixlab.run.folder import Run
 from torture.check import Check
 from torture.exact_resume import RECIPE, draw_pictures, fingerprint
 
@@ -124,9 +125,8 @@ def signalled_ranks(number: int, root: Path) -> str:
                 _, errors = process.communicate(timeout=SIGNAL_LIMIT)
             except subprocess.TimeoutExpired:
                 return f"{sent.name}: still there after {SIGNAL_LIMIT:g} s: {_errors(process)}"
-            # "interrupted" before the first step, or after the last
-            said = re.search(rb"saved at step|error: interrupted", errors)
-            if process.returncode not in (0, 130) or (process.returncode and not said):
+            goes_on = b"go on with: mixlab train --resume" in errors or Run(root / name / "run").is_finished
+            if process.returncode not in (0, 130) or (process.returncode and not goes_on):
                 return f"{sent.name}: exit code {process.returncode}: {errors.decode()[-400:]}"
         subprocess.run(words, env={**os.environ, **AGENT}, check=True, capture_output=True, timeout=400)
     same = fingerprint(root / "whole" / "run") == fingerprint(root / "broken" / "run")

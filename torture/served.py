@@ -1,7 +1,6 @@
 """A server in a process of its own, and a client that can send what no client should."""
 
 import asyncio
-import atexit
 import functools
 import json
 import re
@@ -9,6 +8,7 @@ import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +86,8 @@ def shared() -> Server:
     """Return a server that all cases of this process ask, and that ends with it."""
     folder = tempfile.TemporaryDirectory(prefix="torture-")
     server = start(Path(folder.name))
-    atexit.register(folder.cleanup)
-    atexit.register(server.process.end)
+    Finalize(None, server.process.end, exitpriority=2)  # unlike atexit's, done where a process of a pool ends too
+    Finalize(None, folder.cleanup, exitpriority=1)
     return server
 
 

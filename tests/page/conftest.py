@@ -63,7 +63,7 @@ def photo_run(request, photographs, runtime, tmp_path_factory) -> Iterator[tuple
 @pytest.fixture(scope="session")
 def digits(runtime, tmp_path_factory) -> Iterator[tuple[Run, str, Path]]:
     place = tmp_path_factory.mktemp("digits")
-    run = mixlab.train(data="digits", epochs=2, out=place / "runs", precision="float32")
+    run = mixlab.train(data="digits", optimizer="adamw", epochs=2, out=place / "runs", precision="float32")
     with static_host(folder := page_folder(run, place / "web", "digits")) as address:
         yield run, address, folder
 

@@ -56,7 +56,7 @@ def check(name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) 
     if sheet is not None:
         from mixlab.evaluation.contact_sheet import contact_sheet
 
-        contact_sheet(sheet, experiment, experiment.data.load(experiment.seed, carve))
+        contact_sheet(sheet, experiment, experiment.load_data())
         common.echo(f"{'sheet':<11} {sheet}", err=as_json)
     asked = {*(options["fail_on"] or ["exact"]), *(["unreadable"] if options["strict"] else [])}
     failures = dict.fromkeys(text for each in checks.FAILURES if each in asked for text in found.failures(each))

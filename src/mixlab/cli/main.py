@@ -104,7 +104,8 @@ def main() -> None:
     except OSError as error:  # a disk that is full or a folder that may not be written
         if debug:
             raise
-        code = _complain(f"{error.strerror or error}: {error.filename or 'what is written to'}", 1)
+        where = f": {error.filename}" if error.filename else ""  # standard output has none
+        code = _complain(f"{error.strerror or error}{where}", 1)
     except (KeyboardInterrupt, click.Abort):
         code = _complain("interrupted", 130)
     for child in multiprocessing.active_children():  # a loader that was interrupted while it started its workers

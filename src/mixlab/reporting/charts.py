@@ -115,7 +115,7 @@ def reliabilities(bins: Mapping[str, ReliabilityBins]) -> Markup:
     """Draw accuracy against confidence for each model, after the temperature."""
     columns = min(len(bins), 4)
     rows = -(-len(bins) // columns)
-    with figure(2.15 * columns + 0.4, 2.3 * rows) as (drawn, svg):
+    with figure(max(2.15 * columns + 0.4, 3.2), 2.3 * rows) as (drawn, svg):  # wide enough for the words below
         panels = drawn.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
         for place, (axes, (name, found)) in enumerate(zip(panels, bins.items(), strict=False)):
             filled = found.count > 0
@@ -137,9 +137,7 @@ def reliabilities(bins: Mapping[str, ReliabilityBins]) -> Markup:
             clean(axes)
         for axes in list(panels)[len(bins) :]:
             axes.set_axis_off()
-        drawn.supxlabel(
-            "confidence, %" + (" (size: share of the images)" if columns > 1 else ""), fontsize=9, color=INK
-        )
+        drawn.supxlabel("confidence, % (size: share of the images)", fontsize=9, color=INK)
         drawn.supylabel("accuracy, %", fontsize=9, color=INK)
         return svg()
 

@@ -89,7 +89,8 @@ def move_data(run: Run, place: str) -> None:
         UsageError: where its data set lies at no place.
         DataError: where another one lies there.
     """
-    experiment = run.request.experiment
+    request = run.request
+    experiment = request.experiment
     if not hasattr(experiment.data, "path"):
         raise UsageError(
             f"{run.folder} is trained on {experiment.data.name}, which comes with mixlab; leave out --data"
@@ -101,10 +102,9 @@ def move_data(run: Run, place: str) -> None:
         refuse_changes(run, look(experiment.model_copy(update=there).load_data()))
     except DataError as error:
         raise DataError(f"{place} is not where the data of {run.folder} lies: {error}") from None
-    request = run.request.model_copy(update={"experiment": experiment.model_copy(update=there)})
     if run.has_begun:
         run.write_experiment(run.experiment.model_copy(update=there))
-    run.write_request(request)
+    run.write_request(request.model_copy(update={"experiment": experiment.model_copy(update=there)}))
 
 
 def refuse_unreadable(run: Run) -> None:
