@@ -1,6 +1,7 @@
 """A training in several processes gives the numbers of one. (Killed, shared otherwise, frozen: torture/ranks.py.)"""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,19 @@ def test_with_synchronised_batch_normalisation_two_ranks_learn_from_whole_batche
     assert [row["train_loss"] for row in two.metrics()] == pytest.approx(
         [row["train_loss"] for row in one.metrics()], rel=1e-4
     )
+
+
+@pytest.mark.slow
+def test_ranks_go_on_with_a_run_that_only_the_leader_finds(tmp_path: Path):
+    run = trained(tmp_path, 2, "two")
+    before, weights = run.metrics(), learned(run)
+    (run.folder / "summary.json").unlink()
+    shutil.rmtree(max(run.checkpoints.iterdir()))
+    process = torchrun(2, ["-m", "mixlab", "train", "--resume", "two", "--out", str(tmp_path), "--quiet"])
+    _, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors.decode()
+    assert run.metrics() == before
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in learned(run).items())
 
 
 @pytest.mark.slow

@@ -174,7 +174,8 @@ def default_name(request: Request) -> str:
 
 def _train(run: Run, asked: Request, options: Options, screen: Screen, together: Ranks) -> None:
     device = devices.choose_device(options.device)
-    data = own_data.load(run)
+    # only the leader knows the run's folder, which may lie on another host
+    data = own_data.load(run) if together.leads else asked.experiment.load_data()
     check_data(data, asked.experiment)
     screen.say([f"note     {note}" for note in data.notes])
     seen = changes.look(data)
