@@ -1,4 +1,4 @@
-"""Shapes are checked in every test; figures and threads are kept small."""
+"""Shapes are checked in every test; figures and threads are kept small; drawn examples are the same in every run."""
 
 import jaxtyping
 
@@ -24,12 +24,15 @@ from pathlib import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from mixlab.spec import DataSpec  # noqa: E402
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
 torch.set_num_threads(1)
+settings.register_profile("repeatable", derandomize=True)  # others: make test, then pytest --hypothesis-profile=default
+settings.load_profile("repeatable")
 
 
 @pytest.fixture

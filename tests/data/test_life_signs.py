@@ -1,6 +1,7 @@
 import contextlib
 import os
 import signal
+from collections.abc import Callable, Iterator
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -34,10 +35,35 @@ def read_with(images: FileImages, fault: int) -> None:
 
 def test_a_dead_worker_is_missed_at_the_next_batch_and_not_in_between(images: FileImages):
     before = signal.getsignal(signal.SIGCHLD)
-    with pytest.raises(WorkerLost, match=r"process \d+, which decodes pictures, was killed by signal 9 .* fewer --w"):
+    with pytest.raises(
+        WorkerLost, match=r"process \d+, which decodes pictures, was killed by signal 9 .* fewer --w"
+    ) as lost:
         read_with(images, signal.SIGKILL)
     assert signal.getsignal(signal.SIGCHLD) == before
+    for child in active_children():
+        child.join(10)
     assert not active_children()
+    assert lost.traceback  # which holds the loader
+
+
+@pytest.mark.parametrize("number", life_signs.ASKING)
+def test_a_signal_to_stop_ends_no_worker_that_has_hardly_started(
+    images: FileImages, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    start = life_signs.started
+
+    def struck(begin: Callable[[], Iterator]):
+        def begin_and_strike() -> Iterator:
+            found = begin()
+            for child in active_children():
+                os.kill(child.pid or 0, number)
+            return found
+
+        return start(begin_and_strike)
+
+    monkeypatch.setattr(life_signs, "started", struck)
+    order = [np.array([index]) for index in range(8)]
+    assert [batch.indices.tolist() for batch in batches(images, order, 4)] == [[index] for index in range(8)]
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from torch import Tensor
 from mixlab.errors import WorkerLost
 
 BEAT = 1.0  # seconds between signs of life
+ASKING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]  # to stop
 SILENT = 18  # signs that a worker misses before it counts as frozen; torch needs up to 5 seconds more to see it ended
 
 
@@ -40,13 +41,35 @@ def give_signs(signs: Tensor, worker: int, process: int) -> None:
 
 
 def started(start: Callable[[], Iterator]) -> tuple[Iterator, list[BaseProcess]]:
-    """Start workers, and return what `start` does and them; torch does not get to hear when one of them dies."""
+    """Start workers, and return what `start` does and them; torch does not get to hear when one of them dies.
+
+    Signals to stop wait until all have started, and in each worker until it calls `unblock_signals`.
+    """
     before, main = set(active_children()), threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGCHLD) if main and hasattr(signal, "SIGCHLD") else None
-    found = start()
+    with _signals_blocked():
+        found = start()
     if handler is not None:
         signal.signal(signal.SIGCHLD, handler)
     return found, [child for child in active_children() if child not in before]
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, ASKING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+
+
+def unblock_signals() -> None:
+    """Let signals to stop through, in a worker that knows what to do with them."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKING)
 
 
 @contextlib.contextmanager

@@ -67,6 +67,10 @@ def _from_workers(source: _Batches, count: int) -> Iterator[tuple[Batch, dict[st
             for item in found:
                 yield item
                 life_signs.complain(children)
+    except (Exception, KeyboardInterrupt):
+        for child in children:
+            child.kill()  # the traceback holds the loader, which would have ended them
+        raise
     finally:
         del found  # the workers end here, not when a traceback lets go of this frame
 
@@ -91,6 +95,7 @@ def _prepare_worker(worker: int, parent: int, signs: Tensor) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "alarm"):  # SIGTERM leaves the parent 20 seconds to save and to end this process itself
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(20))
+    life_signs.unblock_signals()
 
 
 def in_order(images: Images, batch_size: int) -> list[np.ndarray]:

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
+from mixlab.data.life_signs import ASKING
 from mixlab.errors import Interrupted, WorkerLost
 from mixlab.ranks import ALONE, Ranks
-
-ASKING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 class StopSignals:
