@@ -50,7 +50,7 @@ def folder() -> Path:
     return places.cache_home() / "kernels"
 
 
-@torch.compiler.assume_constant_result
+@library.constant_when_compiled
 def _recalled(kind: str, precision: torch.dtype, lengths: str, device: torch.device) -> bool:
     return _recall(Case(kind, precision, *map(int, lengths.split())), device) or False
 

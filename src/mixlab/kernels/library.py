@@ -8,14 +8,17 @@ MIXLAB_KERNELS=stock chooses those too.
 import ctypes
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+P = ParamSpec("P")
+R = TypeVar("R")
 FOLDER = Path(__file__).parent
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3); bytes
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
@@ -53,7 +56,13 @@ def precision(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if autocast else x.dtype
 
 
-@torch.compiler.assume_constant_result
+def constant_when_compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Do what torch.compiler.assume_constant_result does, without importing the compiler: 0.6 s of every command."""
+    vars(function)["_dynamo_marked_constant"] = True
+    return function
+
+
+@constant_when_compiled
 def is_ready(device: torch.device) -> bool:
     """Return whether there are kernels for a device, and they are switched on."""
     if not is_on() or device.type not in TYPES:
