@@ -8,6 +8,7 @@ import copy
 import importlib.util
 import inspect
 import os
+import warnings
 from typing import Any
 
 import pytest
@@ -28,7 +29,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not INTERPRETED, reason="make
 if INTERPRETED:
     from mixlab.kernels.gpu.operators import register
 
-    register("cpu")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Warning only once for all operators", UserWarning)  # the compiled ones
+        register("cpu")
 
 NAMES = (
     "depthwise_forward depthwise_backward mixing_forward mixing_backward blocks_inference "

@@ -39,14 +39,15 @@ def predict(
     as for training: links are followed, hidden files and __MACOSX left out. A file that cannot be read is reported in
     its row, a folder without pictures beside the others; the exit code is then 1.
     """
-    from mixlab import api
+    from mixlab.evaluation.classifier import read_classifier  # not mixlab.api, which imports all that mixlab can do
+    from mixlab.run.trained import find_model
 
     if as_csv and as_json:
         raise click.UsageError("Choose --csv or --json.")
     if features and not features.endswith(".npz"):
         raise click.UsageError(f"--features {features}: expected a file that ends in .npz.")
     found, wrong = find_pictures(pictures)
-    classifier = api.load(model, device, reject_below)
+    classifier = read_classifier(find_model(model), device, reject_below)
     top = min(top, classifier.spec.num_classes)
     rows = [_row(name, answer, top) for name, answer in _answers(classifier, found)]
     if features:

@@ -12,20 +12,20 @@ from mixlab.kernels.gpu import depthwise, elementwise, pointwise, taps
 
 def register(device_type: str) -> None:
     """Let the operators run these on a kind of device: "cuda", or "cpu" under Triton's interpreter."""
-    for operator, implementation in {
-        operators.depthwise_forward: depthwise_forward,
-        operators.depthwise_backward: depthwise_backward,
-        operators.mixing_forward: mixing_forward,
-        operators.mixing_backward: mixing_backward,
-        operators.blocks_inference: blocks_inference,
-        operators.gelu_inference: gelu_inference,
-        operators.mean_of_positions: mean_of_positions,
-        operators.gelu_forward: gelu_forward,
-        operators.gelu_backward: gelu_backward,
-        operators.add_scaled: add_scaled,
-        operators.sum_products: sum_products,
-    }.items():
-        operator.register_kernel(device_type)(implementation)
+    for implementation in (
+        depthwise_forward,
+        depthwise_backward,
+        mixing_forward,
+        mixing_backward,
+        blocks_inference,
+        gelu_inference,
+        mean_of_positions,
+        gelu_forward,
+        gelu_backward,
+        add_scaled,
+        sum_products,
+    ):
+        operators.LIBRARY.impl(implementation.__name__, implementation, device_type.upper())
 
 
 def depthwise_forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
