@@ -2,6 +2,8 @@
 
 import ctypes
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +182,18 @@ def test_a_library_that_cannot_be_loaded_leaves_pytorchs_own_operations(
         assert "PyTorch's own" in library.describe()
     finally:
         library.library.cache_clear()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone is asked")
+def test_memory_of_large_maps_is_kept():
+    """Above 32 MiB malloc would fetch each map anew, page by page: most of a step with a large batch."""
+    script = (
+        "import resource, torch; from mixlab.kernels import library; library.library()\n"
+        "faults = []\n"
+        "for _ in range(10):\n"
+        "    maps = [torch.zeros(2**24) for _ in range(3)]; del maps\n"
+        "    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)\n"
+        "print(faults[-1] - faults[-2])"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 2**14  # the pages of one of the three

@@ -20,7 +20,7 @@ from torch import Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 FOLDER = Path(__file__).parent
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3); bytes
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt(3)
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 TYPES = {"cpu": (*NAMES,), "cuda": (*NAMES, torch.float16)}
 CAPABILITY = (8, 0)  # of a CUDA device, at least: the first with matrix units for bfloat16
@@ -162,5 +162,5 @@ def _keep_freed_memory() -> None:
     """Ask glibc not to give freed memory back after each step: fetching it anew costs more than some operations."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(MMAP_THRESHOLD, 2**25)  # the highest that glibc takes
+        mallopt(TRIM_THRESHOLD, -1)  # never
+        mallopt(MMAP_MAX, 0)  # blocks above 32 MiB, such as maps of large batches, would each be fetched and given back
