@@ -34,7 +34,8 @@ floors: .venv/installed
 	$(BIN)/lint-imports
 
 slow: .venv/installed
-	$(BIN)/python -m pytest $(PARALLEL) -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not alone"
+	$(BIN)/python -m pytest -m "slow and alone"
 
 # the kernels for GPUs, without one: run by Triton's interpreter, and compiled (Triton takes 0.7 GB of disk)
 triton: .venv/installed

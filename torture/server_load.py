@@ -282,7 +282,7 @@ CHECKS = [
         claim="64 keep-alive clients, a tenth malformed: no good request lost, no 5xx, p99 <= 3 x p50, +40 MB at most",
         case=patient,
         full=2,
-        sample=0,  # it measures speed, which .ci/run has too much company for
+        sample=1,
         others="LitServe loses 41 % of the good ones",
         alone=True,
     ),
@@ -291,7 +291,7 @@ CHECKS = [
         claim="of 256 clients as many are answered as 60 % of what 16 get; the rest 503 with Retry-After, none lost",
         case=crowded,
         full=2,
-        sample=0,  # it measures speed, which .ci/run has too much company for
+        sample=1,
         alone=True,
     ),
     Check(

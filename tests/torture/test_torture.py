@@ -23,7 +23,7 @@ def test_quick_cases_hold(check: Check, number: int):
 @pytest.mark.parametrize(
     ("check", "number"),
     [
-        pytest.param(check, number, id=f"{check.name}-{number}")
+        pytest.param(check, number, id=f"{check.name}-{number}", marks=[pytest.mark.alone] if check.alone else [])
         for check in CHECKS
         for number in range(check.quick, check.sample)
     ],
