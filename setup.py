@@ -11,7 +11,7 @@ X86 = {"avx512bf16": [*AVX512, "-mavx512bf16"], "avx512": AVX512, "avx2": ["-mfm
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-ffp-contract=fast", "-fvisibility=hidden", "-Wno-psabi"]
 OPENMP = {"linux": ["-fopenmp"], "darwin": ["-Xpreprocessor", "-fopenmp"]}  # torch brings the runtime: not linked
 SOURCES = "src/mixlab/kernels/cpu"
-HEADERS = ("vector", "memory", "depthwise", "pointwise", "mixing", "elementwise", "inference")
+HEADERS = ("vector", "memory", "depthwise", "mixing", "product", "pointwise", "elementwise", "inference")
 
 
 class BuildKernels(build_ext):

@@ -51,3 +51,22 @@ def test_what_varies_is_refused_for_as_long_as_asked(gpus: None, monkeypatch: py
         assert settings() == (True, not works, False, False)
         raise KeyError
     assert settings() == before == (False, False, True, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "matrix_units", "fast"),
+    [
+        ("AMD EPYC", True, False, True),
+        ("Intel Xeon", True, False, False),
+        ("Intel Xeon", True, True, True),
+        ("AMD EPYC", False, False, False),
+    ],
+)
+def test_which_cpus_are_fast_in_bfloat16(
+    name: str, pairs: bool, matrix_units: bool, fast: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: pairs)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name})
+    monkeypatch.setattr(devices, "is_slow_in_pairs", devices.is_slow_in_pairs.__wrapped__)
+    assert devices.is_fast_in_bfloat16(torch.device("cpu")) == fast

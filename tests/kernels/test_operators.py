@@ -18,8 +18,10 @@ from mixlab.kernels import library, operators, reference
 COMPILED = [name for name in library.instruction_sets() if (library.FOLDER / library.file_name(name)).is_file()]
 NAMES = (
     "depthwise_forward depthwise_backward mixing_forward mixing_backward blocks_inference "
-    "gelu_inference mean_of_positions gelu_forward gelu_backward add_scaled sum_products"
+    "gelu_inference mean_of_positions gelu_forward gelu_backward add_scaled sum_products "
+    "pointwise_forward pointwise_backward"
 ).split()
+SUMMING = ("mixing_forward", "mixing_backward", "pointwise_forward", "pointwise_backward")
 WANTED = {"mixing_backward": {"of_weight": True}, "depthwise_backward": {"of_input": True, "of_weight": True}}
 ERRORS = {torch.float32: 2e-6, torch.bfloat16: 4e-3}  # relative; bfloat16 has 8 bits
 FLOORS = {torch.float32: 3e-7, torch.bfloat16: 2.2e-4}  # absolute, of one GELU or its derivative
@@ -100,6 +102,8 @@ def test_shapes_do_not_matter(size: tuple[int, ...], kind: torch.dtype):
     check("mixing_backward", size, kind)
     check("gelu_forward", size, kind)
     check("blocks_inference", size, kind)
+    check("pointwise_forward", size, kind)
+    check("pointwise_backward", size, kind)
 
 
 @pytest.mark.usefixtures("instruction_set")
@@ -124,13 +128,17 @@ def test_gelu_of_bfloat16_is_off_by_less_than_its_rounding():
 @pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("kind", ERRORS)
 def test_results_are_the_same_bits_again_and_with_any_number_of_threads(kind: torch.dtype):
-    names = list(inspect.signature(reference.mixing_backward).parameters)
+    names = {each: inspect.signature(getattr(reference, each)).parameters for each in SUMMING}
     values = tensors((20, 40, 8, 8, 5), kind)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3, 3):
             torch.set_num_threads(threads)
-            found.append(operators.mixing_backward(*[values[each] for each in names], True))
+            outputs = []
+            for name, parameters in names.items():
+                given_ = [values[each] for each in parameters]
+                outputs += getattr(operators, name)(*given_, **WANTED.get(name, {}))
+            found.append(outputs)
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:

@@ -20,6 +20,7 @@ from mixlab.api import evaluate
 from mixlab.data import loading
 from mixlab.errors import DataError, Interrupted, RunError, TrainingError, UsageError
 from mixlab.experiment import Experiment, parse_experiment
+from mixlab.kernels import library
 from mixlab.run import timing
 from mixlab.run.bundle import read_bundle
 from mixlab.run.checkpoint import load_newest
@@ -503,6 +504,7 @@ def test_automatic_precision_is_settled_before_step_0_and_stays(
     assert experiment.precision == "auto"
     with monkeypatch.context() as patch:
         patch.setattr(devices, "is_fast_in_bfloat16", lambda device: False)
+        patch.setattr(library, "is_faster_in_bfloat16", lambda device: False)
         stop_after(patch, 3)
         with pytest.raises(Interrupted):
             train(experiment, options)
@@ -510,6 +512,17 @@ def test_automatic_precision_is_settled_before_step_0_and_stays(
     assert train(experiment, options).experiment.precision == "float32"
     assert make_plan(experiment, options).precision == "bfloat16"
     assert make_plan(parse_experiment(tiny | {"model": "vit_64_4_patch2"}), options).precision == "float32"
+
+
+def test_where_a_cpu_is_slow_in_bfloat16_only_blocks_with_kernels_have_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(devices, "is_fast_in_bfloat16", lambda device: False)
+    found: dict[bool, list[str]] = {}
+    for ours in (False, True):
+        monkeypatch.setattr(library, "is_faster_in_bfloat16", lambda device, ours=ours: ours)
+        models = ("convmixer_64_4", {"name": "convmixer", "norm": "layer"}, "resnet9", "vit_64_4_patch2")
+        experiments = [parse_experiment({"data": "digits", "model": model}) for model in models]
+        found[ours] = [plan.settle(each, torch.device("cpu")).precision for each in experiments]
+    assert found == {False: ["float32"] * 4, True: ["bfloat16"] + ["float32"] * 3}
 
 
 def test_checkpoints_inside_an_epoch_change_nothing(tiny: dict, options: Options):

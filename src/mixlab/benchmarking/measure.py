@@ -26,6 +26,10 @@ class Ceilings:
     matmul: dict[str, float]  # precision -> FLOP/s of a large matrix product
     copy: float  # bytes read and written in a second, of arrays that no cache holds
 
+    def limit(self, precision: str) -> float:
+        """Return the FLOP/s of products of a precision: what is stored in bfloat16 can be multiplied in float32 too."""
+        return max(self.matmul.values()) if precision == "bfloat16" else self.matmul[precision]
+
 
 @dataclass(frozen=True)
 class Result:
@@ -85,7 +89,7 @@ def measure(
     found = []
     for (contender, _, difference, kept, _), of_rounds in zip(ready, speeds, strict=True):
         median, precision = statistics.median(of_rounds), precision_name(contender.precision)
-        share = 2 * macs * (TRAINING if trains else 1) * median / ceilings.matmul[precision]
+        share = 2 * macs * (TRAINING if trains else 1) * median / ceilings.limit(precision)
         spread = (min(of_rounds), max(of_rounds))
         found.append(Result(contender.name, contender.ours, precision, median, *spread, difference, share, kept))
     return found, failed

@@ -17,6 +17,8 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from mixlab import devices
+
 P = ParamSpec("P")
 R = TypeVar("R")
 FOLDER = Path(__file__).parent
@@ -85,12 +87,28 @@ def triton_version() -> str:
     return triton.__version__
 
 
+@constant_when_compiled
+def multiplies(device: torch.device, kind: torch.dtype) -> bool:
+    """Return whether matrices are multiplied by kernels too in training: stored in bfloat16, computed in float32.
+
+    On CPUs that are not faster in bfloat16, where PyTorch's products of it take twice as long as those of float32.
+    """
+    return (
+        device.type == "cpu" and kind == torch.bfloat16 and not devices.is_fast_in_bfloat16(device) and is_ready(device)
+    )
+
+
+def is_faster_in_bfloat16(device: torch.device) -> bool:
+    """Return whether kernels that multiply themselves are faster in bfloat16: not with vectors of AVX2 or shorter."""
+    return multiplies(device, torch.bfloat16) and name().startswith("avx512")
+
+
 def instruction_sets() -> tuple[str, ...]:
     """Return the instruction sets of this machine that kernels are compiled for, the fastest first."""
     capability = torch.backends.cpu.get_cpu_capability()
     sets = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}.get(capability, ())
     if capability == "AVX512" and torch.cpu._is_avx512_bf16_supported():
-        sets = ("avx512bf16", *sets)
+        sets = ("avx512", "avx512bf16", "avx2") if devices.is_slow_in_pairs() else ("avx512bf16", *sets)
     return (*sets, "baseline")
 
 

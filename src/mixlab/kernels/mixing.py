@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from mixlab.kernels import operators
+from mixlab.kernels import library, operators
 from mixlab.kernels.operators import Map, PerChannel
 
 
@@ -126,13 +126,15 @@ class _Block(torch.autograd.Function):
         inner, inner_slope, values, squares = operators.mixing_forward(x, scale, shift, taps, taps_bias)
         mean, variance = Sums(values, squares, _positions(x)).moments()
         inner_scale, inner_shift = scale_and_shift(mean, variance, gamma, beta, eps)
-        mixed = operators.add_scaled(inner, inner_scale, inner_shift, x, scale, shift)
-        matrix = matrix.to(x.dtype)
-        found, slope, *sums = operators.gelu_forward(functional.conv2d(mixed, matrix, matrix_bias.to(x.dtype)))
+        terms = (inner, inner_scale, inner_shift, x, scale, shift)
+        if library.multiplies(x.device, x.dtype):
+            mixed = None
+            found, slope, *sums = operators.pointwise_forward(*terms, matrix, matrix_bias)
+        else:
+            mixed, matrix = operators.add_scaled(*terms), matrix.to(x.dtype)
+            found, slope, *sums = operators.gelu_forward(functional.conv2d(mixed, matrix, matrix_bias.to(x.dtype)))
         inverse = (variance + eps).rsqrt()
-        ctx.save_for_backward(
-            x, scale, shift, taps, gamma, mean, inverse, inner, inner_slope, mixed, matrix, found, slope
-        )
+        ctx.save_for_backward(*terms, inner_slope, taps, gamma, mean, inverse, mixed, matrix, found, slope)
         ctx.mark_non_differentiable(mean, variance)
         return found, *sums, mean, variance
 
@@ -141,12 +143,19 @@ class _Block(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor, of_values: Tensor, of_squares: Tensor, *_: Tensor
     ) -> tuple[Tensor | None, ...]:
-        x, scale, shift, taps, gamma, mean, inverse, inner, inner_slope, mixed, matrix, found, slope = ctx.saved_tensors
-        above, of_matrix_bias = _gelu_backward(gradient, of_values, of_squares, found, slope)
-        of_mixed, of_matrix, _ = torch.ops.aten.convolution_backward(
-            above, mixed, matrix, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
-        )
-        of_beta, products = operators.sum_products(of_mixed, inner)
+        inner, inner_scale, inner_shift, x, scale, shift, inner_slope, taps, *rest = ctx.saved_tensors
+        gamma, mean, inverse, mixed, matrix, found, slope = rest
+        if mixed is None:
+            of_mixed, of_matrix, of_matrix_bias, of_beta, products = operators.pointwise_backward(
+                gradient, found, slope, of_values, 2 * of_squares,
+                inner, inner_scale, inner_shift, x, scale, shift, matrix,
+            )  # fmt: skip
+        else:
+            above, of_matrix_bias = _gelu_backward(gradient, of_values, of_squares, found, slope)
+            of_mixed, of_matrix, _ = torch.ops.aten.convolution_backward(
+                above, mixed, matrix, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
+            )
+            of_beta, products = operators.sum_products(of_mixed, inner)
         of_gamma = (products - mean * of_beta) * inverse
         a = gamma * inverse
         b = -a * inverse * of_gamma / _positions(x)

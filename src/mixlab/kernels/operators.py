@@ -176,6 +176,59 @@ def sum_products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return values, products
 
 
+@_operator
+def pointwise_forward(
+    x1: Tensor,
+    scale1: Tensor,
+    shift1: Tensor,
+    x2: Tensor,
+    scale2: Tensor,
+    shift2: Tensor,
+    matrix: Tensor,
+    matrix_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return y = GELU(matrix x + matrix_bias) of x = scale1 * x1 + shift1 + scale2 * x2 + shift2, with gelu_forward's.
+
+    There is no form for CUDA: see `library.multiplies`.
+    """
+    found, slope, values, squares = torch.empty_like(x1), torch.empty_like(x1), _sums(x1), _sums(x1)
+    first, second = map(_single, (scale1, shift1)), map(_single, (scale2, shift2))
+    weights = map(_single, (matrix, matrix_bias))
+    outputs = (found, slope, values, squares)
+    library.call("pointwise_forward", x1.dtype, *_flat(x1), x1, *first, x2, *second, *weights, *outputs)
+    return outputs
+
+
+@_operator
+def pointwise_backward(
+    gradient: Tensor,
+    y: Tensor,
+    slope: Tensor,
+    a: Tensor,
+    b: Tensor,
+    x1: Tensor,
+    scale1: Tensor,
+    shift1: Tensor,
+    x2: Tensor,
+    scale2: Tensor,
+    shift2: Tensor,
+    matrix: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of x, matrix and matrix_bias, and the sums of the first and of it times x1.
+
+    Args:
+        gradient: of y, without a + b * y of each channel.
+    """
+    gradient, found, of_matrix = _dense(gradient.to(y.dtype)), torch.empty_like(y), _single(torch.empty_like(matrix))
+    of_bias, values, products = _sums(y), _sums(y), _sums(y)
+    first, second, above = (map(_single, each) for each in ((scale1, shift1), (scale2, shift2), (a, b)))
+    library.call(
+        "pointwise_backward", y.dtype, *_flat(y), gradient, y, slope, *above, x1, *first, x2, *second, _single(matrix),
+        found, of_matrix, of_bias, values, products,
+    )  # fmt: skip
+    return found, of_matrix, of_bias, values, products
+
+
 @torch.library.register_fake("mixlab::depthwise_forward")
 def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _like(x)
@@ -231,6 +284,16 @@ def _(x1: Tensor, scale1: Tensor, shift1: Tensor, x2: Tensor, scale2: Tensor, sh
 @torch.library.register_fake("mixlab::sum_products")
 def _(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     return _sums(y), _sums(y)
+
+
+@torch.library.register_fake("mixlab::pointwise_forward")
+def _(x1: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return _like(x1), _like(x1), _sums(x1), _sums(x1)
+
+
+@torch.library.register_fake("mixlab::pointwise_backward")
+def _(gradient: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return _like(y), _single(torch.empty_like(rest[-1])), _sums(y), _sums(y), _sums(y)
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -81,6 +81,41 @@ def sum_products(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return _sum(x), _sum(x * y)
 
 
+def pointwise_forward(
+    x1: Tensor,
+    scale1: Tensor,
+    shift1: Tensor,
+    x2: Tensor,
+    scale2: Tensor,
+    shift2: Tensor,
+    matrix: Tensor,
+    matrix_bias: Tensor,
+) -> tuple[Tensor, ...]:
+    return gelu_forward(functional.conv2d(add_scaled(x1, scale1, shift1, x2, scale2, shift2), matrix, matrix_bias))
+
+
+def pointwise_backward(
+    gradient: Tensor,
+    y: Tensor,
+    slope: Tensor,
+    a: Tensor,
+    b: Tensor,
+    x1: Tensor,
+    scale1: Tensor,
+    shift1: Tensor,
+    x2: Tensor,
+    scale2: Tensor,
+    shift2: Tensor,
+    matrix: Tensor,
+) -> tuple[Tensor, ...]:
+    above, of_bias = gelu_backward(gradient, y, slope, a, b)
+    with torch.enable_grad():
+        x = add_scaled(x1, scale1, shift1, x2, scale2, shift2)
+        x, matrix = (each.detach().requires_grad_() for each in (x, matrix))
+        of_x, of_matrix = torch.autograd.grad(functional.conv2d(x, matrix), (x, matrix), above)
+    return of_x, of_matrix, of_bias, *sum_products(of_x, x1)
+
+
 def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     return x * _spread(scale) + _spread(shift)
 

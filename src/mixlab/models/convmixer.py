@@ -41,7 +41,7 @@ NORMS: dict[Norm, type[nn.Module]] = {"batch": nn.BatchNorm2d, "layer": ChannelL
 
 
 class ConvMixerConfig(Config):
-    is_convolutional: ClassVar[bool] = True  # one network takes images of any size, and a CPU is fast in bfloat16
+    is_convolutional: ClassVar[bool] = True  # one network takes images of any size, and a CPU may be fast in bfloat16
     name: Literal["convmixer"] = "convmixer"
     dim: Width = 256  # channels everywhere after the stem (the paper's h)
     depth: Depth = 8  # number of blocks (the paper's d)
@@ -60,6 +60,11 @@ class ConvMixerConfig(Config):
     @property
     def width(self) -> int:
         return self.dim
+
+    @property
+    def has_kernels(self) -> bool:
+        """Return whether there are compiled kernels for whole blocks: for those of the paper."""
+        return (self.activation, self.norm, self.residual, self.drop_path) == ("gelu", "batch", "plain", 0)
 
     def with_width(self, width: int) -> "ConvMixerConfig":
         return self.model_copy(update={"dim": width})
@@ -102,7 +107,7 @@ class ConvMixer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.dim, spec.num_classes)
-        self.plain = (config.residual, config.drop_path) == ("plain", 0)
+        self.is_published = config.has_kernels
         initialise(self, config.initialisation)
         if config.filters == "covariance":
             initialise_filters([layer for layer in self.blocks.modules() if isinstance(layer, SameConv2d)])
@@ -146,7 +151,7 @@ class ConvMixer(nn.Module):
     def has_kernels(self) -> bool:
         """Return whether there are compiled kernels for blocks like these: as published, and as they were built."""
         known = all(type(layer) in WITH_KERNELS for layer in self._inner_layers())
-        return self.plain and known and all(type(block) is Block for block in self.blocks)
+        return self.is_published and known and all(type(block) is Block for block in self.blocks)
 
     def _inner_layers(self) -> list[nn.Module]:
         return [layer for part in (self.stem, self.blocks) for layer in part.modules()]

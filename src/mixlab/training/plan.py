@@ -14,6 +14,7 @@ from mixlab.errors import TrainingError
 from mixlab.experiment import Experiment
 from mixlab.kernels import library, placement
 from mixlab.models import catalogue, inspection
+from mixlab.models.convmixer import ConvMixerConfig
 from mixlab.models.folding import fold
 from mixlab.models.layers import SameConv2d
 from mixlab.training.memory import TRIED, fit_parts, repeated, sample
@@ -127,8 +128,10 @@ def settle(experiment: Experiment, device: torch.device) -> Experiment:
     """
     if experiment.precision != "auto":
         return experiment
-    fast = devices.is_fast_in_bfloat16(device) and (device.type != "cpu" or experiment.model.is_convolutional)
-    return experiment.model_copy(update={"precision": "bfloat16" if fast else "float32"})
+    model = experiment.model
+    fast = devices.is_fast_in_bfloat16(device) and (device.type != "cpu" or model.is_convolutional)
+    with_kernels = isinstance(model, ConvMixerConfig) and model.has_kernels and library.is_faster_in_bfloat16(device)
+    return experiment.model_copy(update={"precision": "bfloat16" if fast or with_kernels else "float32"})
 
 
 def make_plan(experiment: Experiment, data: DataSet, device: torch.device, workers: int, ranks: int = 1) -> Plan:

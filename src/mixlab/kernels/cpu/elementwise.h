@@ -14,7 +14,8 @@ inline void over_positions(
     Parts parts(totals ? blocks : 0, channels), others(other_totals ? blocks : 0, channels);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t block = 0; block < blocks; block++) {
-        float *sums = parts[block], *other_sums = others[block];
+        float* sums = totals ? parts.zeroed(block) : nullptr;
+        float* other_sums = other_totals ? others.zeroed(block) : nullptr;
         for (int64_t position = block * ROWS; position < least((block + 1) * ROWS, positions); position++) {
             const int64_t place = position * channels, full = channels / LANES * LANES;
             for (int64_t channel = 0; channel < full; channel += LANES)
@@ -24,11 +25,6 @@ inline void over_positions(
     }
     if (totals) parts.add_up(totals, threads);
     if (other_totals) others.add_up(other_totals, threads);
-}
-
-template <class Lanes>
-inline void add(float* to, Vector value, Lanes lanes) {
-    store(to, load(to, lanes) + value, lanes);
 }
 
 template <class T>

@@ -1,49 +1,32 @@
 // Blocks for inference: batch normalisation is gone, and maps stay in the cache.
 #pragma once
 #include "mixing.h"
-#include "pointwise.h"
+#include "product.h"
 
 namespace {
 
 template <class T>
-std::vector<typename Panels<T>::Weight> packed(const float* weights, int64_t channels, int64_t threads) {
-    const int64_t size = Panels<T>::size(channels);
-    std::vector<typename Panels<T>::Weight> found(Panels<T>::count(channels) * size);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t panel = 0; panel < Panels<T>::count(channels); panel++)
-        Panels<T>::fill(found.data() + panel * size, weights, panel * Panels<T>::COLUMNS, channels, channels);
-    return found;
-}
-
-// Asks for one of `parts` equal parts of memory that is read next; beyond its end that does nothing.
-template <class T>
-inline void prefetch_part(const T* from, int64_t size, int64_t part, int64_t parts) {
-    const char* bytes = (const char*)from;
-    for (int64_t place = size * part / parts * sizeof(T); place < int64_t(size * (part + 1) / parts * sizeof(T));
-         place += LINE)
-        __builtin_prefetch(bytes + place, 0, 2);
-}
+using WeightsOf = Weights<typename Fastest<T>::Arithmetic>;
 
 // output = GELU(x weights + bias)
 template <class T>
 void pointwise_gelu(
-    int64_t positions, int64_t channels, const T* x, const std::vector<typename Panels<T>::Weight>& weights,
-    const float* bias, T* output, int64_t threads) {
-    const int64_t panels = Panels<T>::count(channels);
+    int64_t positions, int64_t channels, const T* x, const WeightsOf<T>& weights, const float* bias, T* output,
+    int64_t threads) {
+    typedef typename Fastest<T>::Arithmetic Arithmetic;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t first = 0; first < positions; first += NEAR) {
-        for (int64_t panel = 0; panel < panels; panel++) {
-            auto emit = [&](int64_t position, int64_t vector, Vector found) {
-                const int64_t channel = panel * Panels<T>::COLUMNS + vector * LANES;
-                with_lanes(channels - channel, [&](auto lanes) {
-                    found = Gelu<T>::value(found + load(bias + channel, lanes));
-                    store(output + position * channels + channel, found, lanes);
-                });
-            };
-            const auto* from = weights.data() + panel * Panels<T>::size(channels);
-            prefetch_part(x + (first + NEAR) * channels, NEAR * channels, panel, panels);
-            multiply_positions(x, first, least(first + NEAR, positions), channels, from, emit);
-        }
+    for (int64_t start = 0; start < positions; start += NEAR) {
+        const int64_t wanted = least(NEAR, positions - start);
+        float* units = (float*)scratch.reserve(weights.bands * ROOM * WIDTH);
+        lay_out<Arithmetic>(units, wanted, channels, [&](float* to, int64_t position, int64_t channel) {
+            Arithmetic::store_units(to, x + (start + position) * channels + channel, channels - channel);
+        });
+        auto emit = [&](int64_t first, int64_t last, int64_t channel, auto lanes, auto sum) {
+            const Vector added = load(bias + channel, lanes);
+            for (int64_t position = first; position < last; position++)
+                store(output + (start + position) * channels + channel, Gelu<T>::value(sum(position) + added), lanes);
+        };
+        multiply_positions(units, wanted, channels, weights, emit);
     }
 }
 
@@ -55,13 +38,10 @@ struct BlockParameters {
     int64_t kernel;
 };
 
-template <class T>
-using Packed = std::vector<std::vector<typename Panels<T>::Weight>>;
-
 // Takes images through all blocks. What a block writes, the next finds in the cache, if they are few.
 template <class T>
 void through_blocks(
-    Shape shape, int64_t depth, const T* x, const BlockParameters* blocks, const Packed<T>& weights, T* memory,
+    Shape shape, int64_t depth, const T* x, const BlockParameters* blocks, const std::vector<WeightsOf<T>>& weights, T* memory,
     T* output, int64_t threads) {
     const int64_t size = shape.images * shape.positions() * shape.channels;
     T *mixed = memory, *between = memory + size;
@@ -82,9 +62,9 @@ void through_blocks(
 template <class T>
 void blocks_inference(
     Shape shape, int64_t depth, const T* x, const BlockParameters* blocks, T* memory, T* output, int64_t threads) {
-    Packed<T> weights;
+    std::vector<WeightsOf<T>> weights;
     for (int64_t block = 0; block < depth; block++)
-        weights.push_back(packed<T>(blocks[block].matrix, shape.channels, threads));
+        weights.emplace_back(blocks[block].matrix, shape.channels, false, threads);
     const int64_t size = shape.positions() * shape.channels, alone = shape.images / threads * threads;
     Shape one = shape, rest = shape;
     one.images = 1, rest.images = shape.images - alone;

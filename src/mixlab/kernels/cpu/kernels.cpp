@@ -6,6 +6,7 @@
 #include "elementwise.h"
 #include "inference.h"
 #include "mixing.h"
+#include "pointwise.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -69,6 +70,23 @@
         int64_t threads, int64_t positions, int64_t channels, const T* x1, const float* scale1, const float* shift1,   \
         const T* x2, const float* scale2, const float* shift2, T* output) {                                            \
         add_scaled(positions, channels, x1, {scale1, shift1}, x2, {scale2, shift2}, output, threads);                  \
+    }                                                                                                                  \
+    EXPORT void pointwise_forward_##NAME(                                                                              \
+        int64_t threads, int64_t positions, int64_t channels, const T* x1, const float* scale1, const float* shift1,   \
+        const T* x2, const float* scale2, const float* shift2, const float* matrix, const float* bias, T* output,      \
+        T* derivative, double* sums, double* squares) {                                                                \
+        pointwise_forward<T>(                                                                                          \
+            positions, channels, {x1, {scale1, shift1}, x2, {scale2, shift2}}, matrix, bias, output, derivative, sums, \
+            squares, threads);                                                                                         \
+    }                                                                                                                  \
+    EXPORT void pointwise_backward_##NAME(                                                                             \
+        int64_t threads, int64_t positions, int64_t channels, const T* gradient, const T* output, const T* derivative, \
+        const float* a, const float* b, const T* x1, const float* scale1, const float* shift1, const T* x2,            \
+        const float* scale2, const float* shift2, const float* matrix, T* input_gradient, float* weight_gradient,      \
+        double* bias_gradient, double* sums, double* products) {                                                       \
+        pointwise_backward<T>(                                                                                         \
+            positions, channels, {gradient, output, derivative, a, b}, {x1, {scale1, shift1}, x2, {scale2, shift2}},   \
+            matrix, input_gradient, weight_gradient, bias_gradient, sums, products, threads);                          \
     }                                                                                                                  \
     EXPORT void sum_products_##NAME(                                                                                   \
         int64_t threads, int64_t positions, int64_t channels, const T* x, const T* y, double* sums,                    \

@@ -1,7 +1,7 @@
 // How maps and sums lie in memory, and how work on them is cut into pieces.
 #pragma once
 #include <cstdlib>
-#include <vector>
+#include <memory>
 
 #include "vector.h"
 
@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t CHUNK = 8;   // images whose weight gradients are added up in order
 constexpr int64_t ROWS = 256;  // positions whose sums are added up in order
-constexpr int64_t NEAR = 32;   // positions whose inputs and outputs are near while all weights pass by
+constexpr int64_t NEAR = 64;   // positions whose inputs are near while all weights pass by
 constexpr int64_t LINE = 64;   // bytes of a cache line: channels that are worked on together
 
 // Scratch memory of one thread, kept from call to call.
@@ -44,8 +44,9 @@ struct Shape {
 // Sums of parts, added up in order in float64 whatever the number of threads.
 class Parts {
 public:
-    Parts(int64_t count, int64_t size) : count(count), size(size), values(count * size) {}
-    float* operator[](int64_t part) { return values.data() + part * size; }
+    Parts(int64_t count, int64_t size) : count(count), size(size), values(new float[count * size]) {}
+    float* operator[](int64_t part) { return values.get() + part * size; }
+    float* zeroed(int64_t part) { return (float*)memset((*this)[part], 0, size * sizeof(float)); }
 
     template <class Number>
     void add_up(Number* totals, int64_t threads) const {
@@ -61,7 +62,7 @@ public:
 
 private:
     int64_t count, size;
-    std::vector<float> values;
+    std::unique_ptr<float[]> values;
 };
 
 // One piece of a depthwise convolution: some images, and the channels of one cache line in `groups` vectors.

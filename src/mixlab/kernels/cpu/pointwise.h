@@ -1,115 +1,143 @@
-// Matrix products of positions with the weights of a 1x1 convolution, a tile of sums at a time in registers.
+// The second half of a block in training: x = scale1 x1 + shift1 + scale2 x2 + shift2, GELU(x weights + bias), where
+// neither x nor the gradient that reaches it through GELU is stored.
 #pragma once
-#include <vector>
-
-#include "vector.h"
+#include "mixing.h"
+#include "product.h"
 
 namespace {
 
-constexpr int HEIGHT = LANES == 8 ? 6 : 8;  // positions of a tile: as many as there are registers for
-constexpr int WIDTH = 2;                    // vectors of output channels of a tile
-
-// How an element type is multiplied: so many input channels at a time, their weights side by side.
 template <class T>
-struct Product {
-    typedef float Weight;
-    static constexpr int TOGETHER = 1;
+struct Residual {
+    const T* x1;
+    Affine first;
+    const T* x2;
+    Affine second;
 
-    static Vector input(const T* from) { return spread(as_float(*from)); }
-    static Vector last_input(const T* from) { return input(from); }
-    static Vector add(Vector sum, Vector input, Vector weights) { return sum + input * weights; }
-};
-
-#if defined(__AVX512BF16__)
-template <>
-struct Product<BFloat16> {
-    typedef BFloat16 Weight;
-    static constexpr int TOGETHER = 2;
-
-    static Vector input(const BFloat16* from) {
-        int pair;
-        memcpy(&pair, from, sizeof pair);
-        return (Vector)_mm512_set1_epi32(pair);
+    // Lays out the positions from `start` on.
+    void lay_out_at(int64_t start, int64_t positions, int64_t channels, float* units) const {
+        lay_out<Floats>(units, positions, channels, [&](float* to, int64_t position, int64_t channel) {
+            const int64_t place = (start + position) * channels + channel;
+            with_lanes(channels - channel, [&](auto lanes) {
+                store(to, sum(x1 + place, first, channel, lanes) + sum(x2 + place, second, channel, lanes));
+            });
+        });
     }
-    static Vector last_input(const BFloat16* from) { return (Vector)_mm512_set1_epi32(from->bits); }  // and a zero
-    static Vector add(Vector sum, Vector input, Vector weights) {
-        return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)input, (__m512bh)weights);
+    // Fetches early what is laid out next; beyond the end that does nothing.
+    void ask_for(int64_t place) const {
+        __builtin_prefetch(x1 + place, 0, 2);
+        __builtin_prefetch(x2 + place, 0, 2);
     }
-};
-#endif
 
-// The weights of WIDTH vectors of output channels, in the order in which they are read; zeros beyond the last channel.
-template <class T>
-struct Panels {
-    typedef typename Product<T>::Weight Weight;
-    static constexpr int TOGETHER = Product<T>::TOGETHER;
-    static constexpr int64_t COLUMNS = WIDTH * LANES;
-
-    static int64_t count(int64_t outputs) { return (outputs + COLUMNS - 1) / COLUMNS; }
-    static int64_t size(int64_t inputs) { return (inputs + TOGETHER - 1) / TOGETHER * TOGETHER * COLUMNS; }
-
-    // weights: (outputs, inputs)
-    static void fill(Weight* panel, const float* weights, int64_t first, int64_t outputs, int64_t inputs) {
-        const int64_t wanted = outputs - first < COLUMNS ? outputs - first : COLUMNS;
-        std::vector<Weight> row(size(inputs) / COLUMNS);  // of one output
-        memset((void*)panel, 0, size(inputs) * sizeof(Weight));
-        for (int64_t column = 0; column < wanted; column++) {
-            for (int64_t input = 0; input < inputs; input += LANES)
-                with_lanes(inputs - input, [&](auto lanes) {
-                    store(row.data() + input, load(weights + (first + column) * inputs + input, lanes), lanes);
-                });
-            Weight* to = panel + column * TOGETHER;
-            for (int64_t input = 0; input < inputs; input += TOGETHER)
-                memcpy((void*)(to + input * COLUMNS), (const void*)(row.data() + input), TOGETHER * sizeof(Weight));
-        }
+private:
+    template <class Lanes>
+    static Vector sum(const T* x, Affine affine, int64_t channel, Lanes lanes) {
+        return load(x, lanes) * load(affine.scale + channel, lanes) + load(affine.shift + channel, lanes);
     }
 };
 
-// sums (HEIGHT, WIDTH) = HEIGHT positions times a panel. Not inlined: it needs every register there is.
+// output = GELU(x weights + bias), with its derivative, and the sums of the output and of its square
 template <class T>
-__attribute__((noinline)) void multiply(
-    Vector sums[HEIGHT][WIDTH], const T* x, int64_t inputs, const typename Panels<T>::Weight* panel) {
-    constexpr int64_t TOGETHER = Panels<T>::TOGETHER;
-    const T *third = x + 3 * inputs, *sixth = x + 6 * inputs;  // few addresses, the others next to them
-    Vector found[HEIGHT][WIDTH] = {};
-    auto add = [&](auto read) __attribute__((always_inline)) {
-        const Vector first = load((const float*)panel), second = load((const float*)panel + LANES);
-#pragma GCC unroll 8
-        for (int row = 0; row < HEIGHT; row++) {
-            const T* from = row < 3 ? x : row < 6 ? third : sixth;
-            const Vector input = read(from + row % 3 * inputs);
-            found[row][0] = Product<T>::add(found[row][0], input, first);
-            found[row][1] = Product<T>::add(found[row][1], input, second);
-        }
-    };
-    for (int64_t input = 0; input + TOGETHER <= inputs; input += TOGETHER) {
-        add(Product<T>::input);
-        x += TOGETHER, third += TOGETHER, sixth += TOGETHER;
-        panel += TOGETHER * Panels<T>::COLUMNS;
+void pointwise_forward(
+    int64_t positions, int64_t channels, Residual<T> x, const float* matrix, const float* bias, T* output,
+    T* derivative, double* sums, double* squares, int64_t threads) {
+    const Weights<Floats> weights(matrix, channels, false, threads);
+    const int64_t blocks = divide_up(positions, NEAR);
+    Parts sum_parts(blocks, channels), square_parts(blocks, channels);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t block = 0; block < blocks; block++) {
+        const int64_t start = block * NEAR, wanted = least(NEAR, positions - start);
+        float* units = (float*)scratch.reserve(weights.bands * ROOM * WIDTH);
+        x.lay_out_at(start, wanted, channels, units);
+        float *block_sums = sum_parts.zeroed(block), *block_squares = square_parts.zeroed(block);
+        auto emit = [&](int64_t first, int64_t last, int64_t channel, auto lanes, auto product) {
+            const Vector added = load(bias + channel, lanes);
+            Vector total = {}, square = {};
+            for (int64_t position = first; position < last; position++) {
+                const int64_t place = (start + position) * channels + channel;
+                x.ask_for(place + NEAR * channels);
+                Vector slope, found = Gelu<T>::value(product(position) + added, slope);
+                store(output + place, found, lanes);
+                store(derivative + place, slope, lanes);
+                total += found;
+                square += found * found;
+            }
+            add(block_sums + channel, total, lanes);
+            add(block_squares + channel, square, lanes);
+        };
+        multiply_positions(units, wanted, channels, weights, emit);
     }
-    if (inputs % TOGETHER) add(Product<T>::last_input);
-    for (int row = 0; row < HEIGHT; row++)
-        for (int vector = 0; vector < WIDTH; vector++) sums[row][vector] = found[row][vector];
+    sum_parts.add_up(sums, threads);
+    square_parts.add_up(squares, threads);
 }
 
-// Calls emit(position, vector of the panel, sum) for every position of [first, last) and every vector of a panel.
-template <class T, class Emit>
-inline void multiply_positions(
-    const T* x, int64_t first, int64_t last, int64_t inputs, const typename Panels<T>::Weight* panel, Emit&& emit) {
-    std::vector<T> few;  // a tile that the positions do not fill
-    for (int64_t position = first; position < last; position += HEIGHT) {
-        const int64_t wanted = last - position < HEIGHT ? last - position : HEIGHT;
-        const T* from = x + position * inputs;
-        if (wanted < HEIGHT) {
-            few.resize(HEIGHT * inputs);
-            memcpy((void*)few.data(), from, wanted * inputs * sizeof(T));
-            from = few.data();
-        }
-        Vector sums[HEIGHT][WIDTH];
-        multiply<T>(sums, from, inputs, panel);
-        for (int64_t row = 0; row < wanted; row++)
-            for (int64_t vector = 0; vector < WIDTH; vector++) emit(position + row, vector, sums[row][vector]);
+// What reaches the matrix product: (gradient + a + b * output) * derivative.
+template <class T>
+struct Above {
+    const T *gradient, *output, *derivative;
+    const float *a, *b;
+
+    // Lays out the positions from `start` on, and adds them to `sums`.
+    void lay_out_at(int64_t start, int64_t positions, int64_t channels, float* units, float* sums) const {
+        lay_out<Floats>(units, positions, channels, [&](float* to, int64_t position, int64_t channel) {
+            const int64_t place = (start + position) * channels + channel;
+            with_lanes(channels - channel, [&](auto lanes) {
+                Vector inside = load(gradient + place, lanes) + load(a + channel, lanes);
+                inside += load(b + channel, lanes) * load(output + place, lanes);
+                const Vector found = inside * load(derivative + place, lanes);
+                store(to, found);
+                add(sums + channel, found, lanes);
+            });
+        });
     }
+    void ask_for(int64_t place) const {
+        __builtin_prefetch(gradient + place, 0, 2);
+        __builtin_prefetch(output + place, 0, 2);
+        __builtin_prefetch(derivative + place, 0, 2);
+    }
+};
+
+// The gradients of x, of weights and bias, and the sums of the first and of it times x1.
+template <class T>
+void pointwise_backward(
+    int64_t positions, int64_t channels, Above<T> above, Residual<T> x, const float* matrix, T* input_gradient,
+    float* weight_gradient, double* bias_gradient, double* sums, double* products, int64_t threads) {
+    const Weights<Floats> weights(matrix, channels, true, threads);
+    const int64_t blocks = divide_up(positions, NEAR), size = weights.bands * ROOM * BAND;
+    // Weight gradients of few positions would be more numbers than the maps are.
+    const int64_t parts = least(blocks, least(64, positions / channels / 4 + 8));
+    Parts weight_parts(parts, channels * channels), bias_parts(parts, channels);
+    Parts sum_parts(parts, channels), product_parts(parts, channels);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t part = 0; part < parts; part++) {
+        float *part_weights = weight_parts.zeroed(part), *part_biases = bias_parts.zeroed(part);
+        float *part_sums = sum_parts.zeroed(part), *part_products = product_parts.zeroed(part);
+        float* inputs = (float*)scratch.reserve(2 * size / LANES);
+        float* gradients = inputs + size;
+        for (int64_t block = blocks * part / parts; block < blocks * (part + 1) / parts; block++) {
+            const int64_t start = block * NEAR, wanted = least(NEAR, positions - start);
+            x.lay_out_at(start, wanted, channels, inputs);
+            above.lay_out_at(start, wanted, channels, gradients, part_biases);
+            auto emit = [&](int64_t first, int64_t last, int64_t channel, auto lanes, auto product) {
+                Vector total = {}, with_x1 = {};
+                for (int64_t position = first; position < last; position++) {
+                    const int64_t place = (start + position) * channels + channel;
+                    x.ask_for(place + NEAR * channels);
+                    above.ask_for(place + NEAR * channels);
+                    store(input_gradient + place, product(position), lanes);
+                    total += product(position);
+                    with_x1 += product(position) * load(x.x1 + place, lanes);
+                }
+                add(part_sums + channel, total, lanes);
+                add(part_products + channel, with_x1, lanes);
+            };
+            multiply_positions(gradients, wanted, channels, weights, emit);
+            add_products(gradients, inputs, wanted, channels, part_weights);
+        }
+    }
+    weight_parts.add_up(weight_gradient, threads);
+    bias_parts.add_up(bias_gradient, threads);
+    sum_parts.add_up(sums, threads);
+    product_parts.add_up(products, threads);
 }
 
 }  // namespace

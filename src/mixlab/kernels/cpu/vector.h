@@ -92,6 +92,11 @@ inline void store(T* to, Vector values, Partial part) {
     memcpy(to, found, part.lanes * sizeof(T));
 }
 
+template <class Lanes>
+inline void add(float* to, Vector value, Lanes lanes) {
+    store(to, load(to, lanes) + value, lanes);
+}
+
 // Calls work(Full) or work(Partial) for the vector that starts before the last `left` channels.
 template <class Work>
 inline void with_lanes(int64_t left, Work&& work) {
