@@ -125,7 +125,7 @@ class _Block(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         inner, inner_slope, values, squares = operators.mixing_forward(x, scale, shift, taps, taps_bias)
         mean, variance = Sums(values, squares, _positions(x)).moments()
-        inner_scale, inner_shift = scale_and_shift(mean, variance, gamma, beta, eps)
+        inner_scale, inner_shift = (each.float() for each in scale_and_shift(mean, variance, gamma, beta, eps))
         terms = (inner, inner_scale, inner_shift, x, scale, shift)
         if library.multiplies(x.device, x.dtype):
             mixed = None

@@ -22,11 +22,6 @@ struct Residual {
             });
         });
     }
-    // Fetches early what is laid out next; beyond the end that does nothing.
-    void ask_for(int64_t place) const {
-        __builtin_prefetch(x1 + place, 0, 2);
-        __builtin_prefetch(x2 + place, 0, 2);
-    }
 
 private:
     template <class Lanes>
@@ -54,7 +49,6 @@ void pointwise_forward(
             Vector total = {}, square = {};
             for (int64_t position = first; position < last; position++) {
                 const int64_t place = (start + position) * channels + channel;
-                x.ask_for(place + NEAR * channels);
                 Vector slope, found = Gelu<T>::value(product(position) + added, slope);
                 store(output + place, found, lanes);
                 store(derivative + place, slope, lanes);
@@ -89,11 +83,6 @@ struct Above {
             });
         });
     }
-    void ask_for(int64_t place) const {
-        __builtin_prefetch(gradient + place, 0, 2);
-        __builtin_prefetch(output + place, 0, 2);
-        __builtin_prefetch(derivative + place, 0, 2);
-    }
 };
 
 // The gradients of x, of weights and bias, and the sums of the first and of it times x1.
@@ -121,8 +110,6 @@ void pointwise_backward(
                 Vector total = {}, with_x1 = {};
                 for (int64_t position = first; position < last; position++) {
                     const int64_t place = (start + position) * channels + channel;
-                    x.ask_for(place + NEAR * channels);
-                    above.ask_for(place + NEAR * channels);
                     store(input_gradient + place, product(position), lanes);
                     total += product(position);
                     with_x1 += product(position) * load(x.x1 + place, lanes);

@@ -107,21 +107,24 @@ inline void lay_out(float* units, int64_t positions, int64_t channels, Put&& put
 template <class Arithmetic, int HIGH, int ROW, int STEP>
 __attribute__((noinline)) void multiply(
     Vector (&sums)[HIGH][WIDTH], const float* a, int64_t bands, int64_t depth, const float* b) {
-    Vector found[HIGH][WIDTH] = {};
+    Vector found[HIGH][WIDTH];
+#pragma GCC unroll 16
+    for (int row = 0; row < HIGH; row++) found[row][0] = found[row][1] = Vector{};
     for (int64_t band = 0; band < bands; band++) {
         const float* from = a + band * ROOM * BAND;
-        for (int64_t unit = 0; unit < depth; unit++, from += STEP, b += BAND) {
-            const Vector first = load(b), second = load(b + LANES);
-#pragma GCC unroll 8
+        for (int64_t unit = 0; unit < depth; unit++) {
+            const Vector first = load(b + unit * BAND), second = load(b + unit * BAND + LANES);
+#pragma GCC unroll 16
             for (int row = 0; row < HIGH; row++) {
-                const Vector input = Arithmetic::input(from + row * ROW);
+                const Vector input = Arithmetic::input(from + row * ROW + unit * STEP);
                 found[row][0] = Arithmetic::add(found[row][0], input, first);
                 found[row][1] = Arithmetic::add(found[row][1], input, second);
             }
         }
+        b += depth * BAND;
     }
-    for (int row = 0; row < HIGH; row++)
-        for (int vector = 0; vector < WIDTH; vector++) sums[row][vector] = found[row][vector];
+#pragma GCC unroll 16
+    for (int row = 0; row < HIGH; row++) sums[row][0] = found[row][0], sums[row][1] = found[row][1];
 }
 
 // Multiplies positions, laid out, with weights: calls emit(first, last, channel, lanes, sum) for the positions of every
