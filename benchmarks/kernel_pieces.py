@@ -37,14 +37,22 @@ def pieces(images: int, dim: int, side: int, kernel_size: int, kind: torch.dtype
         "pointwise product (library)": lambda: functional.conv2d(x, stored, bias.to(kind)),
         "its two gradients (library)": lambda: backward(gradient, x, stored, None, *layout, [True, True, False]),
         "depthwise": lambda: operators.depthwise_forward(x, taps, bias),
-        "affine, depthwise, GELU, its derivative, sums": lambda: operators.mixing_forward(x, scale, shift, taps, bias),
-        "all gradients of that": lambda: operators.mixing_backward(
+        "affine, depthwise convolution, GELU, its derivative, sums": lambda: operators.mixing_forward(
+            x, scale, shift, taps, bias
+        ),
+        "all gradients of the convolution": lambda: operators.mixing_backward(
             gradient, x, scale, shift, taps, y, slope, a, b, c, True
         ),
-        "the same without the filters'": lambda: operators.mixing_backward(
+        "all but the filters'": lambda: operators.mixing_backward(
             gradient, x, scale, shift, taps, y, slope, a, b, c, False
         ),
         "GELU, its derivative, sums": lambda: operators.gelu_forward(x),
+        "residual sum, product, GELU, its derivative, sums": lambda: operators.pointwise_forward(
+            x, scale, shift, y, a, b, matrix, bias
+        ),
+        "all gradients of the product": lambda: operators.pointwise_backward(
+            gradient, y, slope, a, b, x, scale, shift, y, a, b, matrix
+        ),
         "gradient of GELU": lambda: operators.gelu_backward(gradient, y, slope, a, b),
         "residual sum": lambda: operators.add_scaled(x, scale, shift, y, a, b),
         "sums of products": lambda: operators.sum_products(gradient, y),
