@@ -46,14 +46,14 @@ def pieces(images: int, dim: int, side: int, kernel_size: int, kind: torch.dtype
         "all but the filters'": lambda: operators.mixing_backward(
             gradient, x, scale, shift, taps, y, slope, a, b, c, False
         ),
-        "GELU, its derivative, sums": lambda: operators.gelu_forward(x),
+        "GELU, its derivative, sums": lambda: operators.activation_forward(x),
         "residual sum, product, GELU, its derivative, sums": lambda: operators.pointwise_forward(
             x, scale, shift, y, a, b, matrix, bias
         ),
         "all gradients of the product": lambda: operators.pointwise_backward(
             gradient, y, slope, a, b, x, scale, shift, y, a, b, matrix
         ),
-        "gradient of GELU": lambda: operators.gelu_backward(gradient, y, slope, a, b),
+        "gradient of GELU": lambda: operators.activation_backward(gradient, y, slope, a, b),
         "residual sum": lambda: operators.add_scaled(x, scale, shift, y, a, b),
         "sums of products": lambda: operators.sum_products(gradient, y),
         "a block in inference": lambda: operators.blocks_inference(x, block),

@@ -183,7 +183,7 @@ def test_a_trial_finds_that_both_agree_and_draws_nothing(kind: str, precision: t
 @pytest.mark.parametrize(
     ("kind", "name", "mistake"),
     [
-        ("inference", "gelu_inference", lambda x: x.relu()),
+        ("inference", "activation_inference", lambda x: x.relu()),
         ("training", "add_scaled", lambda *given: given[0] + given[3]),
         ("depthwise", "depthwise_forward", lambda x, weight, bias: x * torch.nan),
     ],

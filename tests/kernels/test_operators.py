@@ -18,10 +18,11 @@ from mixlab.kernels import library, operators, reference
 COMPILED = [name for name in library.instruction_sets() if (library.FOLDER / library.file_name(name)).is_file()]
 NAMES = (
     "depthwise_forward depthwise_backward mixing_forward mixing_backward blocks_inference "
-    "gelu_inference mean_of_positions gelu_forward gelu_backward add_scaled sum_products "
+    "activation_inference mean_of_positions activation_forward activation_backward add_scaled sum_products "
     "pointwise_forward pointwise_backward"
 ).split()
 SUMMING = ("mixing_forward", "mixing_backward", "pointwise_forward", "pointwise_backward")
+ACTIVE = [name for name in NAMES if {"relu", "slope"} & {*inspect.signature(getattr(reference, name)).parameters}]
 WANTED = {"mixing_backward": {"of_weight": True}, "depthwise_backward": {"of_input": True, "of_weight": True}}
 ERRORS = {torch.float32: 2e-6, torch.bfloat16: 4e-3}  # relative; bfloat16 has 8 bits
 FLOORS = {torch.float32: 3e-7, torch.bfloat16: 2.2e-4}  # absolute, of one GELU or its derivative
@@ -56,12 +57,16 @@ def tensors(size: tuple[int, ...], kind: torch.dtype) -> dict[str, Any]:
 
 
 def doubled(value: Any) -> Any:
+    if isinstance(value, bool):
+        return value
     return value.double() if isinstance(value, Tensor) else [each.double() for each in value]
 
 
-def check(name: str, size: tuple[int, ...], kind: torch.dtype) -> None:
+def check(name: str, size: tuple[int, ...], kind: torch.dtype, relu: bool = False) -> None:
     fast, plain = getattr(operators, name), getattr(reference, name)
-    given_ = tensors(size, kind)
+    given_ = tensors(size, kind) | {"relu": relu}
+    if relu:
+        given_["slope"] = torch.empty(0, dtype=kind)
     names = list(inspect.signature(plain).parameters)
     found = fast(*[given_[each] for each in names], **WANTED.get(name, {}))
     expected = plain(*[doubled(given_[each]) for each in names])
@@ -88,6 +93,13 @@ def test_an_operator_equals_its_reference(name: str, kind: torch.dtype, size: tu
 
 @pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("name", ACTIVE)
+def test_relu_equals_its_reference(name: str, kind: torch.dtype):
+    check(name, (2, 33, 7, 9, 5), kind, relu=True)
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("kind", ERRORS)
 @pytest.mark.parametrize("side", range(1, 16))
 def test_a_depthwise_convolution_and_its_gradients_equal_their_reference(side: int, kind: torch.dtype):
     check("depthwise_forward", (2, 18, 11, 12, side), kind)
@@ -100,7 +112,7 @@ def test_shapes_do_not_matter(size: tuple[int, ...], kind: torch.dtype):
     check("depthwise_backward", size, kind)
     check("mixing_forward", size, kind)
     check("mixing_backward", size, kind)
-    check("gelu_forward", size, kind)
+    check("activation_forward", size, kind)
     check("blocks_inference", size, kind)
     check("pointwise_forward", size, kind)
     check("pointwise_backward", size, kind)
@@ -109,18 +121,18 @@ def test_shapes_do_not_matter(size: tuple[int, ...], kind: torch.dtype):
 @pytest.mark.usefixtures("instruction_set")
 def test_gelu_keeps_its_precision_far_from_zero():
     x = torch.cat([torch.linspace(-100, 100, 20001), torch.tensor([0.0, -0.0, 1e-30, 3e38, -3e38])])
-    found, slope, *_ = operators.gelu_forward(x.view(1, 1, 1, -1))
-    expected, expected_slope, *_ = reference.gelu_forward(x.double().clamp(-1e6).view(1, 1, 1, -1))
+    found, slope, *_ = operators.activation_forward(x.view(1, 1, 1, -1))
+    expected, expected_slope, *_ = reference.activation_forward(x.double().clamp(-1e6).view(1, 1, 1, -1))
     assert (found - expected).abs().div(expected.abs().clamp(min=1)).max() < 5e-7
     assert (slope - expected_slope).abs().max() < 1e-6
-    assert torch.isnan(operators.gelu_forward(torch.full((1, 1, 1, 1), torch.nan))[0]).all()
+    assert torch.isnan(operators.activation_forward(torch.full((1, 1, 1, 1), torch.nan))[0]).all()
 
 
 @pytest.mark.usefixtures("instruction_set")
 def test_gelu_of_bfloat16_is_off_by_less_than_its_rounding():
     x = torch.linspace(-300, 300, 60001).bfloat16().unique().view(1, 1, 1, -1)
-    found, slope, *_ = operators.gelu_forward(x)
-    expected, expected_slope, *_ = reference.gelu_forward(x.double())
+    found, slope, *_ = operators.activation_forward(x)
+    expected, expected_slope, *_ = reference.activation_forward(x.double())
     assert (found - expected).abs().sub(2**-8 * expected.abs()).max() < 1e-4
     assert (slope - expected_slope).abs().max() < 2.2e-4 + 2**-8
 
@@ -129,7 +141,7 @@ def test_gelu_of_bfloat16_is_off_by_less_than_its_rounding():
 @pytest.mark.parametrize("kind", ERRORS)
 def test_results_are_the_same_bits_again_and_with_any_number_of_threads(kind: torch.dtype):
     names = {each: inspect.signature(getattr(reference, each)).parameters for each in SUMMING}
-    values = tensors((20, 40, 8, 8, 5), kind)
+    values = tensors((20, 40, 8, 8, 5), kind) | {"relu": False}
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3, 3):
@@ -173,7 +185,7 @@ def test_what_is_not_wanted_is_not_computed():
 
 
 def test_operators_keep_what_pytorch_asks_of_them():
-    values = tensors((2, 8, 5, 5, 3), torch.float32)
+    values = tensors((2, 8, 5, 5, 3), torch.float32) | {"relu": False}
     for name in NAMES:
         arguments = tuple(values[each] for each in inspect.signature(getattr(reference, name)).parameters)
         torch.library.opcheck(getattr(torch.ops.mixlab, name), (*arguments, *WANTED.get(name, {}).values()))

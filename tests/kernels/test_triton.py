@@ -35,8 +35,9 @@ if INTERPRETED:
 
 NAMES = (
     "depthwise_forward depthwise_backward mixing_forward mixing_backward blocks_inference "
-    "gelu_inference mean_of_positions gelu_forward gelu_backward add_scaled sum_products"
+    "activation_inference mean_of_positions activation_forward activation_backward add_scaled sum_products"
 ).split()
+ACTIVE = [name for name in NAMES if {"relu", "slope"} & {*inspect.signature(getattr(reference, name)).parameters}]
 WANTED = {"mixing_backward": [True], "depthwise_backward": [True, True]}  # gradients of the filters, of the input too
 ERRORS = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}  # relative
 sizes = st.tuples(st.integers(1, 2), st.integers(1, 70), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
@@ -57,12 +58,16 @@ def tensors(size: tuple[int, ...], kind: torch.dtype) -> dict[str, Any]:
 
 
 def doubled(value: Any) -> Any:
+    if isinstance(value, bool):
+        return value
     return value.double() if isinstance(value, Tensor) else [each.double() for each in value]
 
 
-def check(name: str, size: tuple[int, ...], kind: torch.dtype) -> None:
+def check(name: str, size: tuple[int, ...], kind: torch.dtype, relu: bool = False) -> None:
     fast, plain = getattr(operators, name), getattr(reference, name)
-    values = tensors(size, kind)
+    values = tensors(size, kind) | {"relu": relu}
+    if relu:
+        values["slope"] = torch.empty(0, dtype=kind)
     names = list(inspect.signature(plain).parameters)
     found = fast(*[values[each] for each in names], *WANTED.get(name, []))
     expected = plain(*[doubled(values[each]) for each in names])
@@ -83,6 +88,12 @@ def test_an_operator_equals_its_reference(name: str, kind: torch.dtype, size: tu
         check(name, size, kind)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16])
+@pytest.mark.parametrize("name", ACTIVE)
+def test_relu_equals_its_reference(name: str, kind: torch.dtype):
+    check(name, (1, 33, 5, 6, 3), kind, relu=True)
+
+
 @pytest.mark.parametrize("side", range(1, 16))
 def test_every_side_of_a_kernel_has_its_gradients(side: int):
     check("depthwise_forward", (1, 5, 4, 5, side), torch.float32)
@@ -95,11 +106,11 @@ def test_shapes_do_not_matter(size: tuple[int, ...], kind: torch.dtype):
     check("mixing_forward", size, kind)
     check("mixing_backward", size, kind)
     check("blocks_inference", size, torch.float16)
-    check("gelu_forward", size, kind)
+    check("activation_forward", size, kind)
 
 
 def test_operators_keep_what_pytorch_asks_of_them():
-    values = tensors((2, 8, 3, 4, 3), torch.float32)
+    values = tensors((2, 8, 3, 4, 3), torch.float32) | {"relu": False}
     for name in NAMES:
         arguments = [values[each] for each in inspect.signature(getattr(reference, name)).parameters]
         torch.library.opcheck(getattr(torch.ops.mixlab, name), (*arguments, *WANTED.get(name, [])))
@@ -114,8 +125,8 @@ def test_results_are_the_same_bits_again():
 
 def test_gelu_keeps_its_precision_far_from_zero():
     x = torch.cat([torch.linspace(-100, 100, 2001), torch.tensor([0.0, -0.0, 1e-30, 1e15])])
-    found, slope, *_ = operators.gelu_forward(x.view(1, 1, 1, -1))
-    expected, expected_slope, *_ = reference.gelu_forward(x.double().view(1, 1, 1, -1))
+    found, slope, *_ = operators.activation_forward(x.view(1, 1, 1, -1))
+    expected, expected_slope, *_ = reference.activation_forward(x.double().view(1, 1, 1, -1))
     assert (found - expected).abs().div(expected.abs().clamp(min=1)).max() < 5e-7
     assert (slope - expected_slope).abs().max() < 1e-6
 

@@ -60,17 +60,17 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[tuple[str,
     return start
 
 
-def run_all(kind: torch.dtype, channels: int, side: int, size: int = 16) -> None:
+def run_all(kind: torch.dtype, channels: int, side: int, size: int = 16, relu: bool = False) -> None:
     from mixlab.kernels.gpu import operators
 
     x = torch.zeros(1, channels, size, size, dtype=kind).to(memory_format=torch.channels_last)
     weight, each = torch.zeros(channels, 1, side, side), torch.zeros(channels)
     operators.depthwise_forward(x, weight, each)
-    operators.mixing_forward(x, each, each, weight, each)
+    operators.mixing_forward(x, each, each, weight, each, relu)
     operators.mixing_backward(x, x, each, each, weight, x, x, each, each, each, True)
     matrix = torch.zeros(channels, channels, 1, 1)
-    operators.blocks_inference(x, [each, each, weight, each, each, matrix, each])
-    operators.gelu_forward(x)
+    operators.blocks_inference(x, [each, each, weight, each, each, matrix, each], relu)
+    operators.activation_forward(x, relu)
     operators.add_scaled(x, each, each, x, each, each)
     operators.sum_products(x, x)
 
@@ -90,7 +90,7 @@ def test_kernels_compile_for_other_devices_types_and_shapes(
     capability: int, kind: torch.dtype, channels: int, side: int, compiled: Callable
 ):
     found = compiled(capability)
-    run_all(kind, channels, side)
+    run_all(kind, channels, side, relu=True)
     assert all(code for _, code in found)
 
 

@@ -39,6 +39,7 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     "fields",
     [
         {},
+        {"activation": "relu"},
         {"kernel_size": 4, "dim": 19},
         {"kernel_size": 9, "patch_size": 1},
         {"patch_size": 3, "patch_stride": 2, "patch_padding": 1},
@@ -63,13 +64,16 @@ def test_a_folded_convmixer_has_the_same_logits_at_any_size(fields: dict, size: 
 @pytest.mark.skipif(library.library() is None, reason="no kernels were compiled")
 @pytest.mark.parametrize("images", [1, 2, 7, 40])
 def test_bfloat16_is_as_near_as_the_layers_in_bfloat16(images: int, spec: DataSpec):
-    model = trained(ConvMixerConfig(dim=48, depth=3, kernel_size=5, patch_size=2).build(spec))
-    folded, x = fold(model), torch.rand(images, 3, 16, 16)
-    with torch.inference_mode():
-        expected = copy.deepcopy(model).double()(x.double())
-        with torch.autocast("cpu", torch.bfloat16):
-            ours, theirs = folded(x), model(x)
-    assert distance(ours, expected) < max(2 * distance(theirs, expected), 0.01)
+    ours = theirs = 0.0
+    for seed in range(5):  # the rounding of one network may favour either
+        torch.manual_seed(seed)
+        model = trained(ConvMixerConfig(dim=48, depth=3, kernel_size=5, patch_size=2).build(spec))
+        folded, x = fold(model), torch.rand(images, 3, 16, 16)
+        with torch.inference_mode():
+            expected = copy.deepcopy(model).double()(x.double())
+            with torch.autocast("cpu", torch.bfloat16):
+                ours, theirs = ours + distance(folded(x), expected), theirs + distance(model(x), expected)
+    assert ours < 1.3 * theirs
 
 
 @pytest.mark.parametrize("name", ["resnet9", "resnet18", "vit", "mlp_mixer"])

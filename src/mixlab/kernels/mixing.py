@@ -1,9 +1,9 @@
 """A ConvMixer block in training, with the fewest passes over memory: nothing is stored that can be put together later.
 
 Batch normalisation is deferred: a tensor h travels with a scale s and a shift t of each channel, and stands for
-s * h + t. The kernel that makes h sums it up on the way; the one that reads it applies s and t on the way. GELU is
-computed once, together with its derivative. There are first gradients only: for second ones, or torch.func, use
-`library.stock()`.
+s * h + t. The kernel that makes h sums it up on the way; the one that reads it applies s and t on the way. The
+activation, GELU or ReLU, is computed once, together with its derivative. There are first gradients only: for second
+ones, or torch.func, use `library.stock()`.
 """
 
 from typing import Any, NamedTuple
@@ -51,9 +51,9 @@ class Deferred(NamedTuple):
         return self.values * scale + shift
 
 
-def stem(patches: Map, norm: Any) -> Deferred:
-    """Return norm(GELU(patches)), and bring the running statistics of the batch normalisation up to date."""
-    found, values, squares = _Gelu.apply(patches)
+def stem(patches: Map, activation: nn.Module, norm: Any) -> Deferred:
+    """Return norm(activation(patches)), and bring the running statistics of the batch normalisation up to date."""
+    found, values, squares = _Activation.apply(patches, is_relu(activation))
     return _normalised(found, Sums(values, squares, _positions(patches)), norm)
 
 
@@ -61,12 +61,13 @@ def block(x: Deferred, depthwise: Any, pointwise: Any) -> Deferred:
     """Return pointwise(x + depthwise(x)), and bring the running statistics of both up to date.
 
     Args:
-        depthwise, pointwise: sequences of a convolution, GELU and batch normalisation.
+        depthwise, pointwise: sequences of a convolution, GELU or in both ReLU, and batch normalisation.
     """
-    (mixing, _, norm), (convolution, _, last_norm) = depthwise, pointwise
+    (mixing, activation, norm), (convolution, _, last_norm) = depthwise, pointwise
     found, values, squares, mean, variance = _Block.apply(
-        *x, mixing.weight, mixing.bias, norm.weight, norm.bias, norm.eps, convolution.weight, convolution.bias
-    )
+        *x, mixing.weight, mixing.bias, norm.weight, norm.bias, norm.eps, convolution.weight, convolution.bias,
+        is_relu(activation),
+    )  # fmt: skip
     update_statistics(norm, mean, variance, _positions(found))
     return _normalised(found, Sums(values, squares, _positions(found)), last_norm)
 
@@ -94,18 +95,25 @@ def update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, coun
     norm.running_var.lerp_((variance * (count / max(count - 1, 1))).to(norm.running_var), momentum)
 
 
-class _Gelu(torch.autograd.Function):
+def is_relu(activation: nn.Module) -> bool:
+    """Return whether an activation is ReLU; the kernels' other one is GELU."""
+    return isinstance(activation, nn.ReLU)
+
+
+class _Activation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        found, slope, values, squares = operators.gelu_forward(x)
+    def forward(ctx: Any, x: Tensor, relu: bool) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        found, slope, values, squares = operators.activation_forward(x, relu)
         ctx.save_for_backward(found, slope)
         return found, values, squares
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, of_values: Tensor, of_squares: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor, of_values: Tensor, of_squares: Tensor
+    ) -> tuple[Tensor, None]:
         found, slope = ctx.saved_tensors
-        return _gelu_backward(gradient, of_values, of_squares, found, slope)[0]
+        return _activation_backward(gradient, of_values, of_squares, found, slope)[0], None
 
 
 class _Block(torch.autograd.Function):
@@ -122,17 +130,19 @@ class _Block(torch.autograd.Function):
         eps: float,
         matrix: Tensor,
         matrix_bias: Tensor,
+        relu: bool,
     ) -> tuple[Tensor, ...]:
-        inner, inner_slope, values, squares = operators.mixing_forward(x, scale, shift, taps, taps_bias)
+        inner, inner_slope, values, squares = operators.mixing_forward(x, scale, shift, taps, taps_bias, relu)
         mean, variance = Sums(values, squares, _positions(x)).moments()
         inner_scale, inner_shift = (each.float() for each in scale_and_shift(mean, variance, gamma, beta, eps))
         terms = (inner, inner_scale, inner_shift, x, scale, shift)
         if library.multiplies(x.device, x.dtype):
             mixed = None
-            found, slope, *sums = operators.pointwise_forward(*terms, matrix, matrix_bias)
+            found, slope, *sums = operators.pointwise_forward(*terms, matrix, matrix_bias, relu)
         else:
             mixed, matrix = operators.add_scaled(*terms), matrix.to(x.dtype)
-            found, slope, *sums = operators.gelu_forward(functional.conv2d(mixed, matrix, matrix_bias.to(x.dtype)))
+            product = functional.conv2d(mixed, matrix, matrix_bias.to(x.dtype))
+            found, slope, *sums = operators.activation_forward(product, relu)
         inverse = (variance + eps).rsqrt()
         ctx.save_for_backward(*terms, inner_slope, taps, gamma, mean, inverse, mixed, matrix, found, slope)
         ctx.mark_non_differentiable(mean, variance)
@@ -151,7 +161,7 @@ class _Block(torch.autograd.Function):
                 inner, inner_scale, inner_shift, x, scale, shift, matrix,
             )  # fmt: skip
         else:
-            above, of_matrix_bias = _gelu_backward(gradient, of_values, of_squares, found, slope)
+            above, of_matrix_bias = _activation_backward(gradient, of_values, of_squares, found, slope)
             of_mixed, of_matrix, _ = torch.ops.aten.convolution_backward(
                 above, mixed, matrix, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, False]
             )
@@ -165,14 +175,15 @@ class _Block(torch.autograd.Function):
             of_mixed, x, scale, shift, taps, inner, inner_slope, a, b, c, of_weight
         )
         of_taps = of_taps if of_weight else None
-        found = (of_x, of_scale, of_shift, of_taps, of_taps_bias, of_gamma, of_beta, None, of_matrix, of_matrix_bias)
+        of_second = (of_gamma, of_beta, None, of_matrix, of_matrix_bias, None)
+        found = (of_x, of_scale, of_shift, of_taps, of_taps_bias, *of_second)
         return tuple(each if each is None or each is of_x else each.float() for each in found)
 
 
-def _gelu_backward(
+def _activation_backward(
     gradient: Tensor, of_values: Tensor, of_squares: Tensor, found: Tensor, slope: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return operators.gelu_backward(gradient, found, slope, of_values, 2 * of_squares)
+    return operators.activation_backward(gradient, found, slope, of_values, 2 * of_squares)
 
 
 def _positions(x: Tensor) -> int:

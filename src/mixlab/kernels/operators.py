@@ -1,8 +1,9 @@
 """The compiled kernels as PyTorch operators, without gradients of their own; `mixing` and `depthwise` add those.
 
 Activations are (batch, channels, rows, columns) in channels_last, float32, bfloat16 or, on CUDA, float16; what belongs
-to a channel is float32, and sums come back as float64. Each operator has its plain twin, of the same name, in
-`reference`. What stands here runs on CPUs; `gpu.operators` registers the forms for CUDA.
+to a channel is float32, and sums come back as float64. f is GELU, or ReLU where that is asked for. Each operator has
+its plain twin, of the same name, in `reference`. What stands here runs on CPUs; `gpu.operators` registers the forms for
+CUDA.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,13 +62,18 @@ def depthwise_backward(
 
 @_operator
 def mixing_forward(
-    x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor
+    x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, relu: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return y = GELU(depthwise(scale * x + shift)), GELU's derivative there, and the sums of y and of its square."""
+    """Return y = f(depthwise(scale * x + shift)), f's derivative there, and the sums of y and of its square.
+
+    The derivative of ReLU, which y tells, is empty, here and in all that take it.
+    """
     x = _dense(x)
-    found, slope, values, squares = torch.empty_like(x), torch.empty_like(x), _sums(x), _sums(x)
+    found, slope, values, squares = torch.empty_like(x), _slope(x, relu), _sums(x), _sums(x)
     parameters = map(_single, (scale, shift, weight, bias))
-    library.call("mixing_forward", x.dtype, *_shape(x, weight), x, *parameters, found, slope, values, squares)
+    library.call(
+        "mixing_forward", x.dtype, *_shape(x, weight), x, *parameters, relu, found, _kept(slope), values, squares
+    )
     return found, slope, values, squares
 
 
@@ -97,15 +103,15 @@ def mixing_backward(
     parameters = map(_single, (scale, shift, weight))
     coefficients = map(_single, (a, b, c))
     library.call(
-        "mixing_backward", x.dtype, *_shape(x, weight), gradient, x, *parameters, y, slope, *coefficients,
+        "mixing_backward", x.dtype, *_shape(x, weight), gradient, x, *parameters, y, _kept(slope), *coefficients,
         of_x, of_taps if of_weight else None, of_bias, of_shift, of_scale,
     )  # fmt: skip
     return of_x, of_scale, of_shift, of_taps, of_bias
 
 
 @_operator
-def blocks_inference(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Take a map through blocks: GELU(matrix (h + after * GELU(depthwise(h))) + matrix_bias) of h = scale * x + shift.
+def blocks_inference(x: Tensor, parameters: Sequence[Tensor], relu: bool = False) -> Tensor:
+    """Take a map through blocks: f(matrix (h + after * f(depthwise(h))) + matrix_bias) of h = scale * x + shift.
 
     Args:
         parameters: of one block after the other: scale, shift, weight, bias, after, matrix, matrix_bias.
@@ -119,16 +125,16 @@ def blocks_inference(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     sides = torch.tensor([weight.shape[-1] for weight in blocks[BLOCK.index("weight") :: len(BLOCK)]])
     table = torch.cat([pointers.view(depth, -1), sides[:, None]], 1)
     memory = x.new_empty(2 * torch.get_num_threads() * rows * columns * channels)
-    library.call("blocks_inference", x.dtype, images, rows, columns, channels, depth, x, table, memory, found)
+    library.call("blocks_inference", x.dtype, images, rows, columns, channels, depth, x, table, relu, memory, found)
     return found
 
 
 @_operator
-def gelu_inference(x: Tensor) -> Tensor:
-    """Return GELU(x)."""
+def activation_inference(x: Tensor, relu: bool = False) -> Tensor:
+    """Return f(x)."""
     x = _dense(x)
     found = torch.empty_like(x)
-    library.call("gelu_inference", x.dtype, *_flat(x), x, found)
+    library.call("activation_inference", x.dtype, *_flat(x), x, relu, found)
     return found
 
 
@@ -143,19 +149,21 @@ def mean_of_positions(x: Tensor) -> Tensor:
 
 
 @_operator
-def gelu_forward(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return y = GELU(x), its derivative, and the sums of y and of its square."""
+def activation_forward(x: Tensor, relu: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return y = f(x), its derivative, and the sums of y and of its square."""
     x = _dense(x)
-    found, slope, values, squares = torch.empty_like(x), torch.empty_like(x), _sums(x), _sums(x)
-    library.call("gelu_forward", x.dtype, *_flat(x), x, found, slope, values, squares)
+    found, slope, values, squares = torch.empty_like(x), _slope(x, relu), _sums(x), _sums(x)
+    library.call("activation_forward", x.dtype, *_flat(x), x, relu, found, _kept(slope), values, squares)
     return found, slope, values, squares
 
 
 @_operator
-def gelu_backward(gradient: Tensor, y: Tensor, slope: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def activation_backward(gradient: Tensor, y: Tensor, slope: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return (gradient + a + b * y) * slope, and its sums."""
     gradient, found, sums = _dense(gradient.to(y.dtype)), torch.empty_like(y), _sums(y)
-    library.call("gelu_backward", y.dtype, *_flat(y), gradient, y, slope, _single(a), _single(b), found, sums)
+    library.call(
+        "activation_backward", y.dtype, *_flat(y), gradient, y, _kept(slope), _single(a), _single(b), found, sums
+    )
     return found, sums
 
 
@@ -186,17 +194,18 @@ def pointwise_forward(
     shift2: Tensor,
     matrix: Tensor,
     matrix_bias: Tensor,
+    relu: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return y = GELU(matrix x + matrix_bias) of x = scale1 * x1 + shift1 + scale2 * x2 + shift2, with gelu_forward's.
+    """Return y = f(matrix x + matrix_bias) of x = scale1 * x1 + shift1 + scale2 * x2 + shift2, and what belongs to y.
 
-    There is no form for CUDA: see `library.multiplies`.
+    That is f's derivative, and the sums of y and of its square. There is no form for CUDA: see `library.multiplies`.
     """
-    found, slope, values, squares = torch.empty_like(x1), torch.empty_like(x1), _sums(x1), _sums(x1)
+    found, slope, values, squares = torch.empty_like(x1), _slope(x1, relu), _sums(x1), _sums(x1)
     first, second = map(_single, (scale1, shift1)), map(_single, (scale2, shift2))
     weights = map(_single, (matrix, matrix_bias))
-    outputs = (found, slope, values, squares)
-    library.call("pointwise_forward", x1.dtype, *_flat(x1), x1, *first, x2, *second, *weights, *outputs)
-    return outputs
+    outputs = (found, _kept(slope), values, squares)
+    library.call("pointwise_forward", x1.dtype, *_flat(x1), x1, *first, x2, *second, *weights, relu, *outputs)
+    return found, slope, values, squares
 
 
 @_operator
@@ -223,7 +232,8 @@ def pointwise_backward(
     of_bias, values, products = _sums(y), _sums(y), _sums(y)
     first, second, above = (map(_single, each) for each in ((scale1, shift1), (scale2, shift2), (a, b)))
     library.call(
-        "pointwise_backward", y.dtype, *_flat(y), gradient, y, slope, *above, x1, *first, x2, *second, _single(matrix),
+        "pointwise_backward", y.dtype, *_flat(y), gradient, y, _kept(slope), *above, x1, *first, x2, *second,
+        _single(matrix),
         found, of_matrix, of_bias, values, products,
     )  # fmt: skip
     return found, of_matrix, of_bias, values, products
@@ -241,8 +251,8 @@ def _(gradient: Tensor, x: Tensor, weight: Tensor, of_input: bool, of_weight: bo
 
 
 @torch.library.register_fake("mixlab::mixing_forward")
-def _(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
-    return _like(x), _like(x), _sums(x), _sums(x)
+def _(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    return _like(x), _slope(x, len(rest) == 5 and rest[-1]), _sums(x), _sums(x)
 
 
 @torch.library.register_fake("mixlab::mixing_backward")
@@ -252,12 +262,12 @@ def _(gradient: Tensor, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor,
 
 
 @torch.library.register_fake("mixlab::blocks_inference")
-def _(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+def _(x: Tensor, parameters: Sequence[Tensor], relu: bool = False) -> Tensor:
     return _like(x)
 
 
-@torch.library.register_fake("mixlab::gelu_inference")
-def _(x: Tensor) -> Tensor:
+@torch.library.register_fake("mixlab::activation_inference")
+def _(x: Tensor, relu: bool = False) -> Tensor:
     return _like(x)
 
 
@@ -266,12 +276,12 @@ def _(x: Tensor) -> Tensor:
     return x.new_empty(x.shape[:2], dtype=torch.float32)
 
 
-@torch.library.register_fake("mixlab::gelu_forward")
-def _(x: Tensor) -> tuple[Tensor, ...]:
-    return _like(x), _like(x), _sums(x), _sums(x)
+@torch.library.register_fake("mixlab::activation_forward")
+def _(x: Tensor, relu: bool = False) -> tuple[Tensor, ...]:
+    return _like(x), _slope(x, relu), _sums(x), _sums(x)
 
 
-@torch.library.register_fake("mixlab::gelu_backward")
+@torch.library.register_fake("mixlab::activation_backward")
 def _(gradient: Tensor, y: Tensor, slope: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
     return _like(y), _sums(y)
 
@@ -288,7 +298,7 @@ def _(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("mixlab::pointwise_forward")
 def _(x1: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return _like(x1), _like(x1), _sums(x1), _sums(x1)
+    return _like(x1), _slope(x1, len(rest) == 8 and rest[-1]), _sums(x1), _sums(x1)
 
 
 @torch.library.register_fake("mixlab::pointwise_backward")
@@ -302,6 +312,14 @@ def _dense(x: Tensor) -> Tensor:
 
 def _like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+def _slope(x: Tensor, relu: bool) -> Tensor:
+    return x.new_empty(0) if relu else _like(x)
+
+
+def _kept(slope: Tensor) -> Tensor | None:
+    return slope if slope.numel() else None
 
 
 def _single(values: Tensor) -> Tensor:

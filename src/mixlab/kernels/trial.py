@@ -64,7 +64,7 @@ def _training(case: Case, device: torch.device) -> tuple[Form, Form]:
     layers = nn.ModuleList([norm, first, second]).to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def ours(x: Tensor) -> Tensor:
-        return mixing.block(mixing.stem(x, norm), first, second).mean()
+        return mixing.block(mixing.stem(x, first[1], norm), first, second).mean()
 
     def stock(x: Tensor) -> Tensor:
         h = norm(functional.gelu(x))
@@ -92,7 +92,7 @@ def _inference(case: Case, device: torch.device) -> tuple[Form, Form]:
     @torch.no_grad()
     def ours(x: Tensor) -> list[Tensor]:
         parameters = (scale, shift, taps, bias, after, matrix, last)
-        return [operators.mean_of_positions(operators.blocks_inference(operators.gelu_inference(x), parameters))]
+        return [operators.mean_of_positions(operators.blocks_inference(operators.activation_inference(x), parameters))]
 
     @torch.no_grad()
     def stock(x: Tensor) -> list[Tensor]:

@@ -63,8 +63,8 @@ class ConvMixerConfig(Config):
 
     @property
     def has_kernels(self) -> bool:
-        """Return whether there are compiled kernels for whole blocks: for those of the paper."""
-        return (self.activation, self.norm, self.residual, self.drop_path) == ("gelu", "batch", "plain", 0)
+        """Return whether there are compiled kernels for whole blocks: for those of the paper, with GELU or ReLU."""
+        return (self.norm, self.residual, self.drop_path) == ("batch", "plain", 0)
 
     def with_width(self, width: int) -> "ConvMixerConfig":
         return self.model_copy(update={"dim": width})
@@ -107,7 +107,7 @@ class ConvMixer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.dim, spec.num_classes)
-        self.is_published = config.has_kernels
+        self.is_published, self.activation = config.has_kernels, activation
         initialise(self, config.initialisation)
         if config.filters == "covariance":
             initialise_filters([layer for layer in self.blocks.modules() if isinstance(layer, SameConv2d)])
@@ -150,7 +150,7 @@ class ConvMixer(nn.Module):
 
     def has_kernels(self) -> bool:
         """Return whether there are compiled kernels for blocks like these: as published, and as they were built."""
-        known = all(type(layer) in WITH_KERNELS for layer in self._inner_layers())
+        known = all(type(layer) in {*WITH_KERNELS, self.activation} for layer in self._inner_layers())
         return self.is_published and known and all(type(block) is Block for block in self.blocks)
 
     def _inner_layers(self) -> list[nn.Module]:
@@ -158,7 +158,7 @@ class ConvMixer(nn.Module):
 
     def _deferred(self, x: Tensor) -> Deferred:
         """Return the features of normalised pixels in training, by compiled kernels."""
-        features = mixing.stem(self.stem[0](x), self.stem[2])
+        features = mixing.stem(self.stem[0](x), self.stem[1], self.stem[2])
         for block in self.blocks:
             features = mixing.block(features, block.depthwise, block.pointwise)
         return features
@@ -197,4 +197,4 @@ class Block(nn.Module):
         return self.pointwise(mixed)
 
 
-WITH_KERNELS = {Block, DropPath, SameConv2d, nn.BatchNorm2d, nn.Conv2d, nn.GELU, nn.Sequential}
+WITH_KERNELS = {Block, DropPath, SameConv2d, nn.BatchNorm2d, nn.Conv2d, nn.Sequential}

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mixlab.kernels import choice, library, operators
+from mixlab.kernels import choice, library, mixing, operators
 from mixlab.models.convmixer import Block, ConvMixer
 from mixlab.models.layers import Normalize
 
@@ -38,7 +37,7 @@ class FoldedConvMixer(nn.Module):
     Normalisation follows the activation here, so it cannot go into the convolution before it. The shift after the
     depthwise part goes into the bias of the pointwise convolution, the last normalisation into the classifier, that of
     the pixels into the stem. The scale and the shift between two blocks stay: the zeros around an image come after
-    them. They, GELU and the residual connection cost no pass over memory where there are compiled kernels.
+    them. They, the activation and the residual connection cost no pass over memory where there are compiled kernels.
     """
 
     def __init__(self, model: ConvMixer) -> None:
@@ -49,6 +48,7 @@ class FoldedConvMixer(nn.Module):
         weight, bias = (stem.weight, stem.bias) if padded else _of_raw_pixels(stem, model.normalize)
         self.normalize = copy.deepcopy(model.normalize) if padded else nn.Identity()
         self.stem = _convolution(weight, bias, stem.stride, stem.padding)
+        self.activation = copy.deepcopy(model.stem[1])
         folded, blocks = [], [block for block in model.blocks if isinstance(block, Block)]
         for block in blocks:
             folded.append(FoldedBlock(norm, block))
@@ -65,28 +65,30 @@ class FoldedConvMixer(nn.Module):
         patches = self.stem(self.normalize(x))
         if all(isinstance(block, FoldedBlock) and block.is_fast(patches) for block in self.blocks):
             parameters = [parameter for block in self.blocks for parameter in _parts(block)]
-            found = operators.blocks_inference(operators.gelu_inference(patches), parameters)
+            relu = mixing.is_relu(self.activation)
+            found = operators.blocks_inference(operators.activation_inference(patches, relu), parameters, relu)
             return self.classifier(operators.mean_of_positions(found).to(self.classifier.weight.dtype))
-        return self.classifier(self.blocks(functional.gelu(patches)).mean((2, 3)))
+        return self.classifier(self.blocks(self.activation(patches)).mean((2, 3)))
 
 
 class FoldedBlock(nn.Module):
-    """GELU(pointwise(h + scale * GELU(depthwise(h)))) of h = x under the normalisation of the block before."""
+    """activation(pointwise(h + scale * activation(depthwise(h)))) of h = x as the block before normalises it."""
 
     def __init__(self, norm_before: Any, block: Block) -> None:
         super().__init__()
-        mixing: Any = block.depthwise
+        first: Any = block.depthwise
         matrix: Any = block.pointwise[0]
         self.before = nn.Parameter(torch.stack(_affine(norm_before)).float())  # scale and shift
-        self.depthwise = copy.deepcopy(mixing[0])
-        scale, shift = _affine(mixing[2])
+        self.depthwise = copy.deepcopy(first[0])
+        scale, shift = _affine(first[2])
+        self.activation = copy.deepcopy(first[1])
         self.after = nn.Parameter(scale.float())
         self.pointwise = _convolution(matrix.weight, matrix.bias + matrix.weight.flatten(1).double() @ shift)
 
     def forward(self, x: Float[Tensor, "batch dim rows columns"]) -> Float[Tensor, "batch dim rows columns"]:
         scale, shift, after = (each[:, None, None] for each in (*self.before, self.after))
         h = torch.addcmul(shift, x, scale)
-        return functional.gelu(self.pointwise(torch.addcmul(h, functional.gelu(self.depthwise(h)), after)))
+        return self.activation(self.pointwise(torch.addcmul(h, self.activation(self.depthwise(h)), after)))
 
     def is_fast(self, x: Tensor) -> bool:
         """Return whether kernels of ours do it; they know no gradients."""

@@ -28,13 +28,12 @@ inline void over_positions(
 }
 
 template <class T>
-void gelu_forward(
-    int64_t positions, int64_t channels, const T* x, T* output, T* derivative, double* sums, double* squares,
-    int64_t threads) {
+void activation_forward(
+    int64_t positions, int64_t channels, const T* x, Activation<T> activation, T* output, T* derivative, double* sums,
+    double* squares, int64_t threads) {
     auto each = [=](int64_t place, int64_t, auto lanes, float* sum, float* square) {
-        Vector slope, found = Gelu<T>::value(load(x + place, lanes), slope);
+        Vector found = activation.value(load(x + place, lanes), derivative, place, lanes);
         store(output + place, found, lanes);
-        store(derivative + place, slope, lanes);
         add(sum, found, lanes);
         add(square, found * found, lanes);
     };
@@ -42,9 +41,10 @@ void gelu_forward(
 }
 
 template <class T>
-void gelu_inference(int64_t positions, int64_t channels, const T* x, T* output, int64_t threads) {
+void activation_inference(
+    int64_t positions, int64_t channels, const T* x, Activation<T> activation, T* output, int64_t threads) {
     auto each = [=](int64_t place, int64_t, auto lanes, float*, float*) {
-        store(output + place, Gelu<T>::value(load(x + place, lanes)), lanes);
+        store(output + place, activation.value(load(x + place, lanes)), lanes);
     };
     over_positions(positions, channels, nullptr, nullptr, threads, each);
 }
@@ -72,13 +72,13 @@ void mean_of_positions(
 
 // gradient of x = (gradient + a + b * output) * derivative, and its sums
 template <class T>
-void gelu_backward(
+void activation_backward(
     int64_t positions, int64_t channels, const T* gradient, const T* output, const T* derivative, const float* a,
     const float* b, T* input_gradient, double* sums, int64_t threads) {
     auto each = [=](int64_t place, int64_t channel, auto lanes, float* sum, float*) {
-        Vector inside = load(gradient + place, lanes) + load(a + channel, lanes);
-        inside += load(b + channel, lanes) * load(output + place, lanes);
-        Vector found = inside * load(derivative + place, lanes);
+        const Vector y = load(output + place, lanes);
+        Vector inside = load(gradient + place, lanes) + load(a + channel, lanes) + load(b + channel, lanes) * y;
+        Vector found = inside * Activation<T>::derivative(derivative, place, y, lanes);
         store(input_gradient + place, found, lanes);
         add(sum, found, lanes);
     };

@@ -8,11 +8,11 @@ namespace {
 template <class T>
 using WeightsOf = Weights<typename Fastest<T>::Arithmetic>;
 
-// output = GELU(x weights + bias)
+// output = activation(x weights + bias)
 template <class T>
-void pointwise_gelu(
-    int64_t positions, int64_t channels, const T* x, const WeightsOf<T>& weights, const float* bias, T* output,
-    int64_t threads) {
+void pointwise_inference(
+    int64_t positions, int64_t channels, const T* x, const WeightsOf<T>& weights, const float* bias,
+    Activation<T> activation, T* output, int64_t threads) {
     typedef typename Fastest<T>::Arithmetic Arithmetic;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t start = 0; start < positions; start += NEAR) {
@@ -24,7 +24,7 @@ void pointwise_gelu(
         auto emit = [&](int64_t first, int64_t last, int64_t channel, auto lanes, auto sum) {
             const Vector added = load(bias + channel, lanes);
             for (int64_t position = first; position < last; position++)
-                store(output + (start + position) * channels + channel, Gelu<T>::value(sum(position) + added), lanes);
+                store(output + (start + position) * channels + channel, activation.value(sum(position) + added), lanes);
         };
         multiply_positions(units, wanted, channels, weights, emit);
     }
@@ -41,8 +41,8 @@ struct BlockParameters {
 // Takes images through all blocks. What a block writes, the next finds in the cache, if they are few.
 template <class T>
 void through_blocks(
-    Shape shape, int64_t depth, const T* x, const BlockParameters* blocks, const std::vector<WeightsOf<T>>& weights, T* memory,
-    T* output, int64_t threads) {
+    Shape shape, int64_t depth, const T* x, const BlockParameters* blocks, const std::vector<WeightsOf<T>>& weights,
+    Activation<T> activation, T* memory, T* output, int64_t threads) {
     const int64_t size = shape.images * shape.positions() * shape.channels;
     T *mixed = memory, *between = memory + size;
     for (int64_t block = 0; block < depth; block++) {
@@ -50,10 +50,10 @@ void through_blocks(
         shape.kernel = of.kernel;
         depthwise_forward<T, INFERENCE>(
             shape, block ? between : x, {of.scale, of.shift}, of.taps, of.taps_bias, of.after, mixed, nullptr, nullptr,
-            nullptr, divide_up(shape.images, threads), threads);
-        pointwise_gelu<T>(
+            nullptr, activation, divide_up(shape.images, threads), threads);
+        pointwise_inference<T>(
             shape.images * shape.positions(), shape.channels, mixed, weights[block], of.matrix_bias,
-            block + 1 < depth ? between : output, threads);
+            activation, block + 1 < depth ? between : output, threads);
     }
 }
 
@@ -61,7 +61,8 @@ void through_blocks(
 // not divide among them. `memory` has room for two maps of so many images as there are threads.
 template <class T>
 void blocks_inference(
-    Shape shape, int64_t depth, const T* x, const BlockParameters* blocks, T* memory, T* output, int64_t threads) {
+    Shape shape, int64_t depth, const T* x, const BlockParameters* blocks, Activation<T> activation, T* memory,
+    T* output, int64_t threads) {
     std::vector<WeightsOf<T>> weights;
     for (int64_t block = 0; block < depth; block++)
         weights.emplace_back(blocks[block].matrix, shape.channels, false, threads);
@@ -72,9 +73,11 @@ void blocks_inference(
     for (int64_t part = 0; part < threads; part++)
         for (int64_t image = alone / threads * part; image < alone / threads * (part + 1); image++)
             through_blocks(
-                one, depth, x + image * size, blocks, weights, memory + 2 * part * size, output + image * size, 1);
+                one, depth, x + image * size, blocks, weights, activation, memory + 2 * part * size,
+                output + image * size, 1);
     if (rest.images)
-        through_blocks(rest, depth, x + alone * size, blocks, weights, memory, output + alone * size, threads);
+        through_blocks(
+            rest, depth, x + alone * size, blocks, weights, activation, memory, output + alone * size, threads);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@
         const float* weights, const float* bias, T* output) {                                                          \
         depthwise_forward<T, PLAIN>(                                                                                   \
             {images, rows, columns, channels, kernel}, x, {}, weights, bias, nullptr, output, nullptr, nullptr,        \
-            nullptr, CHUNK, threads);                                                                                  \
+            nullptr, {}, CHUNK, threads);                                                                              \
     }                                                                                                                  \
     EXPORT void depthwise_backward_##NAME(                                                                             \
         int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel,              \
@@ -28,16 +28,17 @@
     }                                                                                                                  \
     EXPORT void mixing_forward_##NAME(                                                                                 \
         int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel, const T* x,  \
-        const float* scale, const float* shift, const float* weights, const float* bias, T* output, T* derivative,     \
-        double* sums, double* squares) {                                                                               \
+        const float* scale, const float* shift, const float* weights, const float* bias, int64_t relu, T* output,      \
+        T* derivative, double* sums, double* squares) {                                                                \
         depthwise_forward<T, TRAINING>(                                                                                \
             {images, rows, columns, channels, kernel}, x, {scale, shift}, weights, bias, nullptr, output, derivative,  \
-            sums, squares, CHUNK, threads);                                                                            \
+            sums, squares, {relu != 0}, CHUNK, threads);                                                               \
     }                                                                                                                  \
     EXPORT void blocks_inference_##NAME(                                                                               \
         int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t depth, const T* x,   \
-        const BlockParameters* blocks, T* memory, T* output) {                                                         \
-        blocks_inference<T>({images, rows, columns, channels, 0}, depth, x, blocks, memory, output, threads);          \
+        const BlockParameters* blocks, int64_t relu, T* memory, T* output) {                                           \
+        blocks_inference<T>(                                                                                           \
+            {images, rows, columns, channels, 0}, depth, x, blocks, {relu != 0}, memory, output, threads);             \
     }                                                                                                                  \
     EXPORT void mixing_backward_##NAME(                                                                                \
         int64_t threads, int64_t images, int64_t rows, int64_t columns, int64_t channels, int64_t kernel,              \
@@ -49,22 +50,23 @@
             {output, derivative, a, b, c, {scale, shift}, sums, products}, input_gradient, weight_gradient,            \
             bias_gradient, threads);                                                                                   \
     }                                                                                                                  \
-    EXPORT void gelu_inference_##NAME(int64_t threads, int64_t positions, int64_t channels, const T* x, T* output) {   \
-        gelu_inference(positions, channels, x, output, threads);                                                       \
+    EXPORT void activation_inference_##NAME(                                                                           \
+        int64_t threads, int64_t positions, int64_t channels, const T* x, int64_t relu, T* output) {                   \
+        activation_inference<T>(positions, channels, x, {relu != 0}, output, threads);                                 \
     }                                                                                                                  \
     EXPORT void mean_of_positions_##NAME(                                                                              \
         int64_t threads, int64_t images, int64_t positions, int64_t channels, const T* x, float* output) {             \
         mean_of_positions(images, positions, channels, x, output, threads);                                            \
     }                                                                                                                  \
-    EXPORT void gelu_forward_##NAME(                                                                                   \
-        int64_t threads, int64_t positions, int64_t channels, const T* x, T* output, T* derivative, double* sums,      \
-        double* squares) {                                                                                             \
-        gelu_forward(positions, channels, x, output, derivative, sums, squares, threads);                              \
+    EXPORT void activation_forward_##NAME(                                                                             \
+        int64_t threads, int64_t positions, int64_t channels, const T* x, int64_t relu, T* output, T* derivative,      \
+        double* sums, double* squares) {                                                                               \
+        activation_forward<T>(positions, channels, x, {relu != 0}, output, derivative, sums, squares, threads);        \
     }                                                                                                                  \
-    EXPORT void gelu_backward_##NAME(                                                                                  \
+    EXPORT void activation_backward_##NAME(                                                                            \
         int64_t threads, int64_t positions, int64_t channels, const T* gradient, const T* output, const T* derivative, \
         const float* a, const float* b, T* input_gradient, double* sums) {                                             \
-        gelu_backward(positions, channels, gradient, output, derivative, a, b, input_gradient, sums, threads);         \
+        activation_backward(positions, channels, gradient, output, derivative, a, b, input_gradient, sums, threads);   \
     }                                                                                                                  \
     EXPORT void add_scaled_##NAME(                                                                                     \
         int64_t threads, int64_t positions, int64_t channels, const T* x1, const float* scale1, const float* shift1,   \
@@ -73,11 +75,11 @@
     }                                                                                                                  \
     EXPORT void pointwise_forward_##NAME(                                                                              \
         int64_t threads, int64_t positions, int64_t channels, const T* x1, const float* scale1, const float* shift1,   \
-        const T* x2, const float* scale2, const float* shift2, const float* matrix, const float* bias, T* output,      \
-        T* derivative, double* sums, double* squares) {                                                                \
+        const T* x2, const float* scale2, const float* shift2, const float* matrix, const float* bias,                 \
+        int64_t relu, T* output, T* derivative, double* sums, double* squares) {                                       \
         pointwise_forward<T>(                                                                                          \
-            positions, channels, {x1, {scale1, shift1}, x2, {scale2, shift2}}, matrix, bias, output, derivative, sums, \
-            squares, threads);                                                                                         \
+            positions, channels, {x1, {scale1, shift1}, x2, {scale2, shift2}}, matrix, bias, {relu != 0}, output,      \
+            derivative, sums, squares, threads);                                                                       \
     }                                                                                                                  \
     EXPORT void pointwise_backward_##NAME(                                                                             \
         int64_t threads, int64_t positions, int64_t channels, const T* gradient, const T* output, const T* derivative, \

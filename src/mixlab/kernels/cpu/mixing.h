@@ -28,15 +28,15 @@ inline void fill(Tile tile, const Shape& shape, int64_t before, Value&& value) {
 }
 
 // PLAIN: the convolution.
-// TRAINING: the input is scale * x + shift; the output GELU(convolution), with its derivative, and the sums of the
-// output and of its square.
-// INFERENCE: the input is scale * x + shift; the output that plus after * GELU(convolution).
+// TRAINING: the input is scale * x + shift; the output activation(convolution), with its derivative, and the sums of
+// the output and of its square.
+// INFERENCE: the input is scale * x + shift; the output that plus after * activation(convolution).
 enum Mode { PLAIN, TRAINING, INFERENCE };
 
 template <class T, Mode MODE>
 void depthwise_forward(
     Shape shape, const T* x, Affine affine, const float* weights, const float* bias, const float* after, T* output,
-    T* derivative, double* sums, double* squares, int64_t chunk, int64_t threads) {
+    T* derivative, double* sums, double* squares, Activation<T> activation, int64_t chunk, int64_t threads) {
     const int64_t parts = MODE == TRAINING ? shape.images : 0;
     Parts sum_parts(parts, shape.channels), square_parts(parts, shape.channels);
     const int64_t tile_size = Tile::size_of(shape.rows, shape.columns, shape.kernel);
@@ -75,11 +75,9 @@ void depthwise_forward(
                         const int64_t place = offset + (row * shape.columns + column) * shape.channels;
                         found += added;
                         if constexpr (MODE == INFERENCE)
-                            found = Gelu<T>::value(found) * last_scale + *tile.at(row + before, column + before);
+                            found = activation.value(found) * last_scale + *tile.at(row + before, column + before);
                         if constexpr (MODE == TRAINING) {
-                            Vector slope;
-                            found = Gelu<T>::value(found, slope);
-                            store(derivative + place, slope, lanes);
+                            found = activation.value(found, derivative, place, lanes);
                             sum += found;
                             square += found * found;
                         }
@@ -159,10 +157,11 @@ void depthwise_backward(
                         if constexpr (FUSED) {
                             if (group == 0) {
                                 __builtin_prefetch(fused.output + place + next, 0, 2);
-                                __builtin_prefetch(fused.derivative + place + next, 0, 2);
+                                if (fused.derivative) __builtin_prefetch(fused.derivative + place + next, 0, 2);
                             }
-                            Vector inside = a * value + b * load(fused.output + place, lanes) + c;
-                            value = inside * load(fused.derivative + place, lanes);
+                            const Vector y = load(fused.output + place, lanes);
+                            value = (a * value + b * y + c) *
+                                    Activation<T>::derivative(fused.derivative, place, y, lanes);
                         }
                         total += value;
                         return value;

@@ -1,5 +1,5 @@
-// The second half of a block in training: x = scale1 x1 + shift1 + scale2 x2 + shift2, GELU(x weights + bias), where
-// neither x nor the gradient that reaches it through GELU is stored.
+// The second half of a block in training: x = scale1 x1 + shift1 + scale2 x2 + shift2, activation(x weights + bias),
+// where neither x nor the gradient that reaches the product is stored.
 #pragma once
 #include "mixing.h"
 #include "product.h"
@@ -30,11 +30,11 @@ private:
     }
 };
 
-// output = GELU(x weights + bias), with its derivative, and the sums of the output and of its square
+// output = activation(x weights + bias), with its derivative, and the sums of the output and of its square
 template <class T>
 void pointwise_forward(
-    int64_t positions, int64_t channels, Residual<T> x, const float* matrix, const float* bias, T* output,
-    T* derivative, double* sums, double* squares, int64_t threads) {
+    int64_t positions, int64_t channels, Residual<T> x, const float* matrix, const float* bias,
+    Activation<T> activation, T* output, T* derivative, double* sums, double* squares, int64_t threads) {
     const Weights<Floats> weights(matrix, channels, false, threads);
     const int64_t blocks = divide_up(positions, NEAR);
     Parts sum_parts(blocks, channels), square_parts(blocks, channels);
@@ -49,9 +49,8 @@ void pointwise_forward(
             Vector total = {}, square = {};
             for (int64_t position = first; position < last; position++) {
                 const int64_t place = (start + position) * channels + channel;
-                Vector slope, found = Gelu<T>::value(product(position) + added, slope);
+                Vector found = activation.value(product(position) + added, derivative, place, lanes);
                 store(output + place, found, lanes);
-                store(derivative + place, slope, lanes);
                 total += found;
                 square += found * found;
             }
@@ -75,9 +74,10 @@ struct Above {
         lay_out<Floats>(units, positions, channels, [&](float* to, int64_t position, int64_t channel) {
             const int64_t place = (start + position) * channels + channel;
             with_lanes(channels - channel, [&](auto lanes) {
-                Vector inside = load(gradient + place, lanes) + load(a + channel, lanes);
-                inside += load(b + channel, lanes) * load(output + place, lanes);
-                const Vector found = inside * load(derivative + place, lanes);
+                const Vector y = load(output + place, lanes);
+                const Vector inside = load(gradient + place, lanes) + load(a + channel, lanes);
+                const Vector slope = Activation<T>::derivative(derivative, place, y, lanes);
+                const Vector found = (inside + load(b + channel, lanes) * y) * slope;
                 store(to, found);
                 add(sums + channel, found, lanes);
             });

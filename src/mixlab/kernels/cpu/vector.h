@@ -189,4 +189,25 @@ struct Gelu<BFloat16> {
     }
 };
 
+// What follows a convolution: GELU, or ReLU, whose derivative its output tells. That of GELU is kept in a map, which for
+// ReLU is null.
+template <class T>
+struct Activation {
+    bool relu;
+
+    Vector value(Vector x) const { return relu ? larger(Vector{}, x) : Gelu<T>::value(x); }
+
+    template <class Lanes>
+    Vector value(Vector x, T* derivatives, int64_t place, Lanes lanes) const {
+        if (relu) return larger(Vector{}, x);
+        Vector derivative, found = Gelu<T>::value(x, derivative);
+        store(derivatives + place, derivative, lanes);
+        return found;
+    }
+    template <class Lanes>
+    static Vector derivative(const T* derivatives, int64_t place, Vector output, Lanes lanes) {
+        return derivatives ? load(derivatives + place, lanes) : output > 0.0f ? spread(1.0f) : Vector{};
+    }
+};
+
 }  // namespace

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mixlab.kernels.gpu import launch
-from mixlab.kernels.gpu.gelu import gelu, gelu_and_slope
+from mixlab.kernels.gpu.activation import activation, activation_and_slope
 from mixlab.kernels.gpu.launch import Tile
 from mixlab.kernels.gpu.window import convolve, inside, load, per_channel, place, store, store_sums
 
@@ -34,6 +34,7 @@ def _plain(
 def _mixing(
     x, scale, shift, taps, bias, found, slope, partial, rows, columns, channels,
     BEFORE: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
+    RELU: tl.constexpr,
 ):  # fmt: skip
     image, first, column = place(rows, columns, ROWS, COLUMNS, tl.program_id(0))
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -46,9 +47,10 @@ def _mixing(
     total = tl.zeros((COLUMNS, CHANNELS), tl.float32)
     total_squares = tl.zeros((COLUMNS, CHANNELS), tl.float32)
     for row in tl.static_range(ROWS):
-        y, derivative = gelu_and_slope(sums[row])
+        y, derivative = activation_and_slope(sums[row], RELU)
         store(y, found + start, first + row, column, channel, rows, columns, channels)
-        store(derivative, slope + start, first + row, column, channel, rows, columns, channels)
+        if not RELU:
+            store(derivative, slope + start, first + row, column, channel, rows, columns, channels)
         counted = tl.where(inside(first + row, column, channel, rows, columns, channels), y, 0.0)
         total += counted
         total_squares += counted * counted
@@ -59,6 +61,7 @@ def _mixing(
 def _residual(
     x, scale, shift, taps, bias, after, found, rows, columns, channels,
     BEFORE: tl.constexpr, SIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, CHANNELS: tl.constexpr,
+    RELU: tl.constexpr,
 ):  # fmt: skip
     image, first, column = place(rows, columns, ROWS, COLUMNS, tl.program_id(0))
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
@@ -72,7 +75,7 @@ def _residual(
     behind = per_channel(after, channel, channels)
     for row in tl.static_range(ROWS):
         centre = load(x + start, first + row, column, channel, rows, columns, channels)
-        mixed = centre * factor + added + behind * gelu(sums[row])
+        mixed = centre * factor + added + behind * activation(sums[row], RELU)
         store(mixed, found + start, first + row, column, channel, rows, columns, channels)
 
 
@@ -116,17 +119,22 @@ def input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
     return found
 
 
-def mixing(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
-    """Return y = GELU(convolution of scale * x + shift), GELU's derivative, and the sums of y and of its square."""
-    found, slope, partial = torch.empty_like(x), torch.empty_like(x), launch.partial_sums(x, _programs(x, weight))
-    _launch(_mixing, x, weight, False, x, scale, shift, _columns(weight), bias, found, slope, partial)
+def mixing(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> tuple[Tensor, ...]:
+    """Return y = f(convolution of scale * x + shift), f's derivative, and the sums of y and of its square."""
+    found, slope = torch.empty_like(x), x.new_empty(0) if relu else torch.empty_like(x)
+    partial = launch.partial_sums(x, _programs(x, weight))
+    arguments = (x, scale, shift, _columns(weight), bias, found, slope, partial)
+    _launch(_mixing, x, weight, False, *arguments, constants=(relu,))
     return found, slope, *launch.added(partial)
 
 
-def residual(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, after: Tensor) -> Tensor:
-    """Return h + after * GELU(convolution of h) of h = scale * x + shift."""
+def residual(
+    x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, after: Tensor, relu: bool
+) -> Tensor:
+    """Return h + after * f(convolution of h) of h = scale * x + shift."""
     found = torch.empty_like(x)
-    _launch(_residual, x, weight, False, x, scale, shift, _columns(weight), bias, after, found)
+    arguments = (x, scale, shift, _columns(weight), bias, after, found)
+    _launch(_residual, x, weight, False, *arguments, constants=(relu,))
     return found
 
 
@@ -142,13 +150,15 @@ def reach(of_output: Tensor, gradient: Tensor, x: Tensor, scale: Tensor, weight:
     return found, *launch.added(partial)
 
 
-def _launch(kernel: Any, x: Tensor, weight: Tensor, backward: bool, *arguments: Tensor) -> None:
+def _launch(
+    kernel: Any, x: Tensor, weight: Tensor, backward: bool, *arguments: Tensor, constants: tuple[bool, ...] = ()
+) -> None:
     _, channels, rows, columns = x.shape
     side, tile = weight.shape[-1], _tile(x, weight)
     before = side // 2 if backward else (side - 1) // 2  # an even kernel has one more zero behind; backward, before
     grid = (_programs(x, weight), triton.cdiv(channels, tile.channels))
     with launch.on(x.device):
-        kernel[grid](*arguments, rows, columns, channels, before, side, *tile, num_warps=tile.warps)
+        kernel[grid](*arguments, rows, columns, channels, before, side, *tile, *constants, num_warps=tile.warps)
 
 
 def _programs(x: Tensor, weight: Tensor) -> int:

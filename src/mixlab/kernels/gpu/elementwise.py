@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mixlab.kernels.gpu import launch
-from mixlab.kernels.gpu.gelu import gelu_and_slope
+from mixlab.kernels.gpu.activation import activation_and_slope
 from mixlab.kernels.gpu.window import per_channel, store_sums
 
 
@@ -27,17 +27,18 @@ def _read(x, offsets, inside):
 
 
 @triton.jit
-def _gelu_forward(
+def _activation_forward(
     x, found, slope, partial, positions, channels,
-    STEPS: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
+    STEPS: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr, RELU: tl.constexpr,
 ):  # fmt: skip
     total = tl.zeros((POSITIONS, CHANNELS), tl.float32)
     total_squares = tl.zeros((POSITIONS, CHANNELS), tl.float32)
     for step in range(STEPS):
         offsets, inside = _block(step, positions, channels, STEPS, POSITIONS, CHANNELS)
-        y, derivative = gelu_and_slope(_read(x, offsets, inside))  # GELU of the zeros outside is 0
+        y, derivative = activation_and_slope(_read(x, offsets, inside), RELU)  # of the zeros outside it is 0
         tl.store(found + offsets, y, mask=inside)
-        tl.store(slope + offsets, derivative, mask=inside)
+        if not RELU:
+            tl.store(slope + offsets, derivative, mask=inside)
         total += y
         total_squares += y * y
     store_sums(total, total_squares, partial, tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS), channels)
@@ -46,7 +47,7 @@ def _gelu_forward(
 @triton.jit
 def _slope_gradient(
     gradient, y, slope, a, b, c, found, partial, positions, channels,
-    STEPS: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
+    STEPS: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr, RELU: tl.constexpr,
 ):  # fmt: skip
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     of_gradient = per_channel(a, channel, channels)
@@ -55,8 +56,9 @@ def _slope_gradient(
     total = tl.zeros((POSITIONS, CHANNELS), tl.float32)
     for step in range(STEPS):
         offsets, inside = _block(step, positions, channels, STEPS, POSITIONS, CHANNELS)
-        before = _read(gradient, offsets, inside) * of_gradient + _read(y, offsets, inside) * of_y + alone
-        values = before * _read(slope, offsets, inside)  # 0 outside
+        output = _read(y, offsets, inside)
+        before = _read(gradient, offsets, inside) * of_gradient + output * of_y + alone
+        values = tl.where(output > 0, before, 0.0) if RELU else before * _read(slope, offsets, inside)  # 0 outside
         tl.store(found + offsets, values, mask=inside)
         total += values
     own = partial + tl.program_id(0).to(tl.int64) * channels + channel
@@ -93,10 +95,11 @@ def _sum_products(
     store_sums(total, total_products, partial, tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS), channels)
 
 
-def gelu_forward(x: Tensor) -> tuple[Tensor, ...]:
-    """Return y = GELU(x), its derivative, and the sums of y and of its square."""
-    found, slope, partial = torch.empty_like(x), torch.empty_like(x), launch.partial_sums(x, _programs(x))
-    _launch(_gelu_forward, x, x, found, slope, partial)
+def activation_forward(x: Tensor, relu: bool) -> tuple[Tensor, ...]:
+    """Return y = GELU(x) or ReLU(x), its derivative, and the sums of y and of its square."""
+    found, slope = torch.empty_like(x), x.new_empty(0) if relu else torch.empty_like(x)
+    partial = launch.partial_sums(x, _programs(x))
+    _launch(_activation_forward, x, x, found, slope, partial, constants=(relu,))
     return found, slope, *launch.added(partial)
 
 
@@ -106,7 +109,7 @@ def slope_gradient(
     """Return (a * gradient + b * y + c) * slope, and its sums."""
     found = torch.empty_like(y)
     partial = torch.empty(_programs(y), y.shape[1], dtype=torch.float32, device=y.device)
-    _launch(_slope_gradient, y, gradient, y, slope, a, b, c, found, partial)
+    _launch(_slope_gradient, y, gradient, y, slope, a, b, c, found, partial, constants=(slope.numel() == 0,))
     return found, partial.sum(0, dtype=torch.float64)
 
 
@@ -124,14 +127,15 @@ def sum_products(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     return launch.added(partial)
 
 
-def _launch(kernel: Any, x: Tensor, *arguments: Tensor) -> None:
+def _launch(kernel: Any, x: Tensor, *arguments: Tensor, constants: tuple[bool, ...] = ()) -> None:
     channels = x.shape[1]
     tile = launch.flat_tile(channels)
     grid = (_programs(x), triton.cdiv(channels, tile.channels))
     with launch.on(x.device):
         kernel[grid](
-            *arguments, x.numel() // channels, channels, launch.STRIP, tile.columns, tile.channels, num_warps=4
-        )
+            *arguments, x.numel() // channels, channels, launch.STRIP, tile.columns, tile.channels,
+            *constants, num_warps=4,
+        )  # fmt: skip
 
 
 def _programs(x: Tensor) -> int:

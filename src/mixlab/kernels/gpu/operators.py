@@ -18,10 +18,10 @@ def register(device_type: str) -> None:
         mixing_forward,
         mixing_backward,
         blocks_inference,
-        gelu_inference,
+        activation_inference,
         mean_of_positions,
-        gelu_forward,
-        gelu_backward,
+        activation_forward,
+        activation_backward,
         add_scaled,
         sum_products,
     ):
@@ -43,8 +43,10 @@ def depthwise_backward(
     )
 
 
-def mixing_forward(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
-    return depthwise.mixing(_dense(x), _single(scale), _single(shift), weight, _single(bias))
+def mixing_forward(
+    x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, relu: bool = False
+) -> tuple[Tensor, ...]:
+    return depthwise.mixing(_dense(x), _single(scale), _single(shift), weight, _single(bias), relu)
 
 
 def mixing_backward(
@@ -60,7 +62,12 @@ def mixing_backward(
     c: Tensor,
     of_weight: bool,
 ) -> tuple[Tensor, ...]:
-    x, gradient, y, slope = _dense(x), _dense(gradient.to(x.dtype)), _dense(y), _dense(slope)
+    x, gradient, y, slope = (
+        _dense(x),
+        _dense(gradient.to(x.dtype)),
+        _dense(y),
+        _dense(slope) if slope.numel() else slope,
+    )
     scale, shift = _single(scale), _single(shift)
     inside, of_bias = elementwise.slope_gradient(gradient, y, slope, _single(a), _single(b), _single(c))
     of_x, of_scale, of_shift = depthwise.reach(inside, gradient, x, scale, weight)
@@ -69,28 +76,29 @@ def mixing_backward(
     return of_x, of_scale, of_shift, of_taps, of_bias
 
 
-def blocks_inference(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+def blocks_inference(x: Tensor, parameters: Sequence[Tensor], relu: bool = False) -> Tensor:
     for first in range(0, len(parameters), len(operators.BLOCK)):
         scale, shift, weight, bias, after, matrix, matrix_bias = parameters[first : first + len(operators.BLOCK)]
-        mixed = depthwise.residual(_dense(x), _single(scale), _single(shift), weight, _single(bias), _single(after))
-        x = pointwise.pointwise(mixed, matrix, _single(matrix_bias))
+        affine, last = (_single(scale), _single(shift)), _single(after)
+        mixed = depthwise.residual(_dense(x), *affine, weight, _single(bias), last, relu)
+        x = pointwise.pointwise(mixed, matrix, _single(matrix_bias), relu)
     return x
 
 
-def gelu_inference(x: Tensor) -> Tensor:
-    return functional.gelu(_dense(x))
+def activation_inference(x: Tensor, relu: bool = False) -> Tensor:
+    return _dense(x).relu() if relu else functional.gelu(_dense(x))
 
 
 def mean_of_positions(x: Tensor) -> Tensor:
     return x.mean((2, 3), dtype=torch.float32)
 
 
-def gelu_forward(x: Tensor) -> tuple[Tensor, ...]:
-    return elementwise.gelu_forward(_dense(x))
+def activation_forward(x: Tensor, relu: bool = False) -> tuple[Tensor, ...]:
+    return elementwise.activation_forward(_dense(x), relu)
 
 
-def gelu_backward(gradient: Tensor, y: Tensor, slope: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    gradient, y, slope = _dense(gradient.to(y.dtype)), _dense(y), _dense(slope)
+def activation_backward(gradient: Tensor, y: Tensor, slope: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    gradient, y, slope = _dense(gradient.to(y.dtype)), _dense(y), _dense(slope) if slope.numel() else slope
     return elementwise.slope_gradient(gradient, y, slope, torch.ones_like(_single(a)), _single(b), _single(a))
 
 

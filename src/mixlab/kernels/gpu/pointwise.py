@@ -1,4 +1,4 @@
-"""A matrix product over channels with bias and GELU on the way out."""
+"""A matrix product over channels with bias and activation on the way out."""
 
 import torch
 import triton
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixlab.kernels.gpu import launch
-from mixlab.kernels.gpu.gelu import gelu
+from mixlab.kernels.gpu.activation import activation
 
 TILE = (128, 128, 64)  # positions, outputs and inputs; 8 warps share it
 GROUP = 8  # blocks of positions whose programs run side by side, so that the L2 cache keeps their rows
@@ -16,7 +16,7 @@ GROUP = 8  # blocks of positions whose programs run side by side, so that the L2
 @triton.jit
 def _product(
     x, matrix, bias, found, positions, channels,
-    POSITIONS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, GROUP: tl.constexpr,
+    POSITIONS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, GROUP: tl.constexpr, RELU: tl.constexpr,
 ):  # fmt: skip
     blocks, across = tl.cdiv(positions, POSITIONS), tl.cdiv(channels, OUTPUTS)
     first = tl.program_id(0) // (GROUP * across) * GROUP
@@ -41,11 +41,11 @@ def _product(
         total = tl.dot(left, right, total)
     total += tl.load(bias + output, mask=output < channels, other=0.0)[None, :]
     offsets = place[:, None] * channels + output[None, :]
-    tl.store(found + offsets, gelu(total), mask=(place < positions)[:, None] & (output < channels)[None, :])
+    tl.store(found + offsets, activation(total, RELU), mask=(place < positions)[:, None] & (output < channels)[None, :])
 
 
-def pointwise(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
-    """Return GELU(matrix x + bias) of each position.
+def pointwise(x: Tensor, matrix: Tensor, bias: Tensor, relu: bool) -> Tensor:
+    """Return GELU(matrix x + bias), or ReLU, of each position.
 
     float32 is PyTorch's product and another pass: the matrix units have no float32, so a product of our own would be
     slower than the library's.
@@ -54,11 +54,12 @@ def pointwise(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
         matrix: (channels, channels, 1, 1).
     """
     if x.dtype == torch.float32:
-        return functional.gelu(functional.conv2d(x, matrix, bias))
+        product = functional.conv2d(x, matrix, bias)
+        return product.relu_() if relu else functional.gelu(product)
     channels, found = x.shape[1], torch.empty_like(x)
     positions = x.numel() // channels
     grid = (triton.cdiv(positions, TILE[0]) * triton.cdiv(channels, TILE[1]),)
     flat = matrix.flatten(1).to(x.dtype).contiguous()
     with launch.on(x.device):
-        _product[grid](x, flat, bias, found, positions, channels, *TILE, GROUP, num_warps=8, num_stages=3)
+        _product[grid](x, flat, bias, found, positions, channels, *TILE, GROUP, relu, num_warps=8, num_stages=3)
     return found
