@@ -70,31 +70,56 @@ void mean_of_positions(
     }
 }
 
-// gradient of x = (gradient + a + b * output) * derivative, and its sums
+// What reaches the input of an activation: (gradient + a + b * output) * derivative.
+template <class T>
+struct Above {
+    const T *gradient, *output, *derivative;
+    const float *a, *b;
+
+    template <class Lanes>
+    Vector at(int64_t place, int64_t channel, Lanes lanes) const {
+        const Vector y = load(output + place, lanes);
+        const Vector inside = load(gradient + place, lanes) + load(a + channel, lanes) + load(b + channel, lanes) * y;
+        return inside * Activation<T>::derivative(derivative, place, y, lanes);
+    }
+};
+
+// gradient of x, and its sums
 template <class T>
 void activation_backward(
-    int64_t positions, int64_t channels, const T* gradient, const T* output, const T* derivative, const float* a,
-    const float* b, T* input_gradient, double* sums, int64_t threads) {
+    int64_t positions, int64_t channels, Above<T> above, T* input_gradient, double* sums, int64_t threads) {
     auto each = [=](int64_t place, int64_t channel, auto lanes, float* sum, float*) {
-        const Vector y = load(output + place, lanes);
-        Vector inside = load(gradient + place, lanes) + load(a + channel, lanes) + load(b + channel, lanes) * y;
-        Vector found = inside * Activation<T>::derivative(derivative, place, y, lanes);
+        const Vector found = above.at(place, channel, lanes);
         store(input_gradient + place, found, lanes);
         add(sum, found, lanes);
     };
     over_positions(positions, channels, sums, nullptr, threads, each);
 }
 
-// output = scale1 * x1 + shift1 + scale2 * x2 + shift2
+// scale1 * x1 + shift1 + scale2 * x2 + shift2
 template <class T>
-void add_scaled(
-    int64_t positions, int64_t channels, const T* x1, Affine first, const T* x2, Affine second, T* output,
-    int64_t threads) {
+struct Residual {
+    const T* x1;
+    Affine first;
+    const T* x2;
+    Affine second;
+
+    template <class Lanes>
+    Vector at(int64_t place, int64_t channel, Lanes lanes) const {
+        return sum(x1 + place, first, channel, lanes) + sum(x2 + place, second, channel, lanes);
+    }
+
+private:
+    template <class Lanes>
+    static Vector sum(const T* x, Affine affine, int64_t channel, Lanes lanes) {
+        return load(x, lanes) * load(affine.scale + channel, lanes) + load(affine.shift + channel, lanes);
+    }
+};
+
+template <class T>
+void add_scaled(int64_t positions, int64_t channels, Residual<T> x, T* output, int64_t threads) {
     auto each = [=](int64_t place, int64_t channel, auto lanes, float*, float*) {
-        Vector found =
-            load(x1 + place, lanes) * load(first.scale + channel, lanes) + load(first.shift + channel, lanes);
-        found += load(x2 + place, lanes) * load(second.scale + channel, lanes) + load(second.shift + channel, lanes);
-        store(output + place, found, lanes);
+        store(output + place, x.at(place, channel, lanes), lanes);
     };
     over_positions(positions, channels, nullptr, nullptr, threads, each);
 }

@@ -66,12 +66,13 @@
     EXPORT void activation_backward_##NAME(                                                                            \
         int64_t threads, int64_t positions, int64_t channels, const T* gradient, const T* output, const T* derivative, \
         const float* a, const float* b, T* input_gradient, double* sums) {                                             \
-        activation_backward(positions, channels, gradient, output, derivative, a, b, input_gradient, sums, threads);   \
+        activation_backward<T>(                                                                                        \
+            positions, channels, {gradient, output, derivative, a, b}, input_gradient, sums, threads);                 \
     }                                                                                                                  \
     EXPORT void add_scaled_##NAME(                                                                                     \
         int64_t threads, int64_t positions, int64_t channels, const T* x1, const float* scale1, const float* shift1,   \
         const T* x2, const float* scale2, const float* shift2, T* output) {                                            \
-        add_scaled(positions, channels, x1, {scale1, shift1}, x2, {scale2, shift2}, output, threads);                  \
+        add_scaled<T>(positions, channels, {x1, {scale1, shift1}, x2, {scale2, shift2}}, output, threads);             \
     }                                                                                                                  \
     EXPORT void pointwise_forward_##NAME(                                                                              \
         int64_t threads, int64_t positions, int64_t channels, const T* x1, const float* scale1, const float* shift1,   \

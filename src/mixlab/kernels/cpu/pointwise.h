@@ -1,34 +1,18 @@
 // The second half of a block in training: x = scale1 x1 + shift1 + scale2 x2 + shift2, activation(x weights + bias),
 // where neither x nor the gradient that reaches the product is stored.
 #pragma once
-#include "mixing.h"
+#include "elementwise.h"
 #include "product.h"
 
 namespace {
 
-template <class T>
-struct Residual {
-    const T* x1;
-    Affine first;
-    const T* x2;
-    Affine second;
-
-    // Lays out the positions from `start` on.
-    void lay_out_at(int64_t start, int64_t positions, int64_t channels, float* units) const {
-        lay_out<Floats>(units, positions, channels, [&](float* to, int64_t position, int64_t channel) {
-            const int64_t place = (start + position) * channels + channel;
-            with_lanes(channels - channel, [&](auto lanes) {
-                store(to, sum(x1 + place, first, channel, lanes) + sum(x2 + place, second, channel, lanes));
-            });
-        });
-    }
-
-private:
-    template <class Lanes>
-    static Vector sum(const T* x, Affine affine, int64_t channel, Lanes lanes) {
-        return load(x, lanes) * load(affine.scale + channel, lanes) + load(affine.shift + channel, lanes);
-    }
-};
+// Lays out positions in float32, of which value(position, channel, lanes) are the channels of a vector.
+template <class Value>
+inline void lay_out_lanes(float* units, int64_t positions, int64_t channels, Value&& value) {
+    lay_out<Floats>(units, positions, channels, [&](float* to, int64_t position, int64_t channel) {
+        with_lanes(channels - channel, [&](auto lanes) { store(to, value(position, channel, lanes)); });
+    });
+}
 
 // output = activation(x weights + bias), with its derivative, and the sums of the output and of its square
 template <class T>
@@ -42,7 +26,9 @@ void pointwise_forward(
     for (int64_t block = 0; block < blocks; block++) {
         const int64_t start = block * NEAR, wanted = least(NEAR, positions - start);
         float* units = (float*)scratch.reserve(weights.bands * ROOM * WIDTH);
-        x.lay_out_at(start, wanted, channels, units);
+        lay_out_lanes(units, wanted, channels, [&](int64_t position, int64_t channel, auto lanes) {
+            return x.at((start + position) * channels + channel, channel, lanes);
+        });
         float *block_sums = sum_parts.zeroed(block), *block_squares = square_parts.zeroed(block);
         auto emit = [&](int64_t first, int64_t last, int64_t channel, auto lanes, auto product) {
             const Vector added = load(bias + channel, lanes);
@@ -63,28 +49,6 @@ void pointwise_forward(
     square_parts.add_up(squares, threads);
 }
 
-// What reaches the matrix product: (gradient + a + b * output) * derivative.
-template <class T>
-struct Above {
-    const T *gradient, *output, *derivative;
-    const float *a, *b;
-
-    // Lays out the positions from `start` on, and adds them to `sums`.
-    void lay_out_at(int64_t start, int64_t positions, int64_t channels, float* units, float* sums) const {
-        lay_out<Floats>(units, positions, channels, [&](float* to, int64_t position, int64_t channel) {
-            const int64_t place = (start + position) * channels + channel;
-            with_lanes(channels - channel, [&](auto lanes) {
-                const Vector y = load(output + place, lanes);
-                const Vector inside = load(gradient + place, lanes) + load(a + channel, lanes);
-                const Vector slope = Activation<T>::derivative(derivative, place, y, lanes);
-                const Vector found = (inside + load(b + channel, lanes) * y) * slope;
-                store(to, found);
-                add(sums + channel, found, lanes);
-            });
-        });
-    }
-};
-
 // The gradients of x, of weights and bias, and the sums of the first and of it times x1.
 template <class T>
 void pointwise_backward(
@@ -104,8 +68,14 @@ void pointwise_backward(
         float* gradients = inputs + size;
         for (int64_t block = blocks * part / parts; block < blocks * (part + 1) / parts; block++) {
             const int64_t start = block * NEAR, wanted = least(NEAR, positions - start);
-            x.lay_out_at(start, wanted, channels, inputs);
-            above.lay_out_at(start, wanted, channels, gradients, part_biases);
+            lay_out_lanes(inputs, wanted, channels, [&](int64_t position, int64_t channel, auto lanes) {
+                return x.at((start + position) * channels + channel, channel, lanes);
+            });
+            lay_out_lanes(gradients, wanted, channels, [&](int64_t position, int64_t channel, auto lanes) {
+                const Vector found = above.at((start + position) * channels + channel, channel, lanes);
+                add(part_biases + channel, found, lanes);
+                return found;
+            });
             auto emit = [&](int64_t first, int64_t last, int64_t channel, auto lanes, auto product) {
                 Vector total = {}, with_x1 = {};
                 for (int64_t position = first; position < last; position++) {

@@ -62,12 +62,7 @@ def mixing_backward(
     c: Tensor,
     of_weight: bool,
 ) -> tuple[Tensor, ...]:
-    x, gradient, y, slope = (
-        _dense(x),
-        _dense(gradient.to(x.dtype)),
-        _dense(y),
-        _dense(slope) if slope.numel() else slope,
-    )
+    x, gradient, y, slope = _dense(x), _dense(gradient.to(x.dtype)), _dense(y), _dense(slope)
     scale, shift = _single(scale), _single(shift)
     inside, of_bias = elementwise.slope_gradient(gradient, y, slope, _single(a), _single(b), _single(c))
     of_x, of_scale, of_shift = depthwise.reach(inside, gradient, x, scale, weight)
@@ -98,7 +93,7 @@ def activation_forward(x: Tensor, relu: bool = False) -> tuple[Tensor, ...]:
 
 
 def activation_backward(gradient: Tensor, y: Tensor, slope: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    gradient, y, slope = _dense(gradient.to(y.dtype)), _dense(y), _dense(slope) if slope.numel() else slope
+    gradient, y, slope = _dense(gradient.to(y.dtype)), _dense(y), _dense(slope)
     return elementwise.slope_gradient(gradient, y, slope, torch.ones_like(_single(a)), _single(b), _single(a))
 
 
@@ -112,7 +107,7 @@ def sum_products(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
 
 
 def _dense(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x  # ReLU's slope is empty
 
 
 def _single(values: Tensor) -> Tensor:
