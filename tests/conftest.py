@@ -18,6 +18,7 @@ jaxtyping.install_import_hook([f"mixlab.{name}" for name in SHAPED], "beartype.b
 
 import os  # noqa: E402
 import shutil  # noqa: E402
+import signal  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -31,6 +32,7 @@ from mixlab.spec import DataSpec  # noqa: E402
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
 settings.register_profile("repeatable", derandomize=True)  # others: make test, then pytest --hypothesis-profile=default
 settings.load_profile("repeatable")
 

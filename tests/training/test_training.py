@@ -28,6 +28,7 @@ from mixlab.run.folder import Run
 from mixlab.training import loop, plan, step
 from mixlab.training.lr_range import Sweep
 from mixlab.training.session import Options
+from mixlab.training.signals import StopSignals
 from mixlab.training.state import fresh_model, state_of
 from mixlab.training.train import find_learning_rate, open_folder, resume, train
 from mixlab.training.train import plan as make_plan
@@ -208,6 +209,20 @@ def test_a_signal_during_validation_loses_nothing(tiny: dict, options: Options, 
         with pytest.raises(Interrupted, match="SIGINT"):
             train(experiment, again)
     assert content(train(experiment, again)) == content(whole)
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            stop.check()
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(Interrupted, match="SIGTERM"):
+                stop.check()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("stop", ["training", "validation"])

@@ -16,6 +16,8 @@ from mixlab.ranks import ALONE, Ranks
 class StopSignals:
     """While entered, signals only set `asked`; outside the main thread nothing is caught.
 
+    A signal that was ignored when the program started stays so: a shell asks for that where it starts a program in the
+    background, which Ctrl-C is not meant for.
     Ranks agree at each check, so that all of them stop at the same step.
     """
 
@@ -25,7 +27,8 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         main = threading.current_thread() is threading.main_thread()
-        self._previous = {number: signal.signal(number, self._note) for number in ASKING} if main else {}
+        caught = [number for number in ASKING if main and signal.getsignal(number) is not signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._note) for number in caught}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
