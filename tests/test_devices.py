@@ -67,6 +67,5 @@ def test_which_cpus_are_fast_in_bfloat16(
 ):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: pairs)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": name})
-    monkeypatch.setattr(devices, "is_slow_in_pairs", devices.is_slow_in_pairs.__wrapped__)
+    monkeypatch.setattr(devices, "_capabilities", lambda: {"cpu_name": name})
     assert devices.is_fast_in_bfloat16(torch.device("cpu")) == fast

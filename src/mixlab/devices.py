@@ -68,14 +68,22 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
     return torch.cpu._is_amx_tile_supported() or (torch.cpu._is_avx512_bf16_supported() and not is_slow_in_pairs())
 
 
-@functools.cache
 def is_slow_in_pairs() -> bool:
     """Return whether the CPU is one of Intel's: its products of pairs in bfloat16 take four times as long as float32's.
 
     So it computes half as much in a second; matrix units (AMX) are another matter.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say
-    return str(capabilities.get("cpu_name", "")).startswith("Intel")
+    return str(_capabilities().get("cpu_name", "")).startswith("Intel")
+
+
+def has_float16() -> bool:
+    """Return whether the CPU multiplies vectors of float16: twice as many numbers in a second as of float32."""
+    return bool(_capabilities().get("avx512_fp16"))
+
+
+@functools.cache
+def _capabilities() -> dict[str, Any]:
+    return getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say
 
 
 def is_out_of_memory(error: BaseException) -> bool:

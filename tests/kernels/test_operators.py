@@ -174,6 +174,60 @@ def test_blocks_together_are_the_same_bits_as_one_after_the_other(
     assert torch.equal(x, operators.blocks_inference(x, []))
 
 
+def pointwise(values: dict[str, Any], name: str) -> list[Tensor]:
+    return getattr(operators, name)(*[values[each] for each in inspect.signature(getattr(reference, name)).parameters])
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("power", [-60, -20, 16, 60])
+def test_products_are_the_same_bits_of_numbers_of_any_size(kind: torch.dtype, power: int):
+    """float16 alone holds 2^-24 to 2^16."""
+    values = tensors((3, 70, 9, 9, 1), kind) | {"relu": True, "slope": torch.empty(0, dtype=kind)}
+    values |= dict.fromkeys(["shift1", "shift2", "matrix_bias", "a", "b"], torch.zeros(70))
+    sizes, plain = (2.0 ** torch.randint(-20, 20, (70,))).view(-1, 1, 1, 1), values["matrix"]
+    values["matrix"] = plain * sizes  # outputs may differ in size too
+    large = values | {name: values[name] * 2.0**power for name in ("x1", "x2")}
+    forward, scaled = (pointwise(each, "pointwise_forward") for each in (values, large))
+    assert torch.equal(forward[0] * 2.0**power, scaled[0])
+    assert torch.equal(
+        pointwise(values | {"matrix": plain}, "pointwise_forward")[0] * sizes.view(1, -1, 1, 1), forward[0]
+    )
+    large = large | {"gradient": values["gradient"] * 2.0**-power}
+    gradients, scaled = (pointwise(each, "pointwise_backward") for each in (values, large))
+    assert torch.equal(gradients[0] * 2.0**-power, scaled[0])
+    assert torch.equal(gradients[1], scaled[1])  # of the weights
+    large = values | {"matrix": values["matrix"] * 2.0**power}
+    assert torch.equal(forward[0] * 2.0**power, pointwise(large, "pointwise_forward")[0])
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize("number", [torch.inf, torch.nan, 1e38])  # beside the last, what is near 0 counts as 0
+def test_a_position_that_is_not_finite_harms_no_other(kind: torch.dtype, number: float):
+    values = tensors((2, 40, 8, 8, 1), kind) | {"relu": False}
+    expected = pointwise(values, "pointwise_forward")[0]
+    values["x1"] = values["x1"].clone()
+    values["x1"][0, :, 2, 3] = number
+    found = pointwise(values, "pointwise_forward")[0]
+    others = torch.ones(2, 8, 8, dtype=torch.bool)
+    others[0, 2, 3] = False
+    found, expected = (each.permute(0, 2, 3, 1)[others] for each in (found, expected))
+    assert torch.isfinite(found).all()
+    if number != 1e38:
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.usefixtures("instruction_set")
+def test_an_image_has_the_same_bits_beside_one_of_another_size():
+    given_ = tensors((3, 24, 9, 9, 3), torch.bfloat16)
+    x = given_["x"] * torch.tensor([1.0, 2.0**40, 2.0**-40]).bfloat16().view(3, 1, 1, 1)
+    together = operators.blocks_inference(x, given_["parameters"])
+    for image in range(3):
+        one = slice(image, image + 1)
+        assert torch.equal(together[one], operators.blocks_inference(x[one], given_["parameters"]))
+
+
 def test_what_is_not_wanted_is_not_computed():
     values = tensors((2, 4, 5, 5, 3), torch.float32)
     x, weight, _ = operators.depthwise_backward(values["gradient"], values["x"], values["weight"], False, False)

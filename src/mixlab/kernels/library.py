@@ -89,9 +89,10 @@ def triton_version() -> str:
 
 @constant_when_compiled
 def multiplies(device: torch.device, kind: torch.dtype) -> bool:
-    """Return whether matrices are multiplied by kernels too in training: stored in bfloat16, computed in float32.
+    """Return whether matrices are multiplied by kernels too in training: stored in bfloat16, computed in other numbers.
 
-    On CPUs that are not faster in bfloat16, where PyTorch's products of it take twice as long as those of float32.
+    On CPUs that are not faster in bfloat16, where PyTorch's products of it take twice as long as those of float32: in
+    float16 where the CPU has it, each factor scaled to its range, and in float32 elsewhere.
     """
     return (
         device.type == "cpu" and kind == torch.bfloat16 and not devices.is_fast_in_bfloat16(device) and is_ready(device)
@@ -108,7 +109,10 @@ def instruction_sets() -> tuple[str, ...]:
     capability = torch.backends.cpu.get_cpu_capability()
     sets = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}.get(capability, ())
     if capability == "AVX512" and torch.cpu._is_avx512_bf16_supported():
-        sets = ("avx512", "avx512bf16", "avx2") if devices.is_slow_in_pairs() else ("avx512bf16", *sets)
+        if not devices.is_slow_in_pairs():
+            sets = ("avx512bf16", *sets)
+        else:
+            sets = (*["avx512fp16"] * devices.has_float16(), "avx512", "avx512bf16", "avx2")
     return (*sets, "baseline")
 
 

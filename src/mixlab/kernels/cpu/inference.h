@@ -8,25 +8,28 @@ namespace {
 template <class T>
 using WeightsOf = Weights<typename Fastest<T>::Arithmetic>;
 
-// output = activation(x weights + bias)
+// output = activation(x weights + bias), of every image by itself
 template <class T>
 void pointwise_inference(
-    int64_t positions, int64_t channels, const T* x, const WeightsOf<T>& weights, const float* bias,
-    Activation<T> activation, T* output, int64_t threads) {
+    const Shape& shape, const T* x, const WeightsOf<T>& weights, const float* bias, Activation<T> activation, T* output,
+    int64_t threads) {
     typedef typename Fastest<T>::Arithmetic Arithmetic;
+    const int64_t positions = shape.positions(), channels = shape.channels, parts = divide_up(positions, NEAR);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t start = 0; start < positions; start += NEAR) {
-        const int64_t wanted = least(NEAR, positions - start);
+    for (int64_t part = 0; part < shape.images * parts; part++) {
+        const int64_t done = part % parts * NEAR, start = part / parts * positions + done;
+        const int64_t wanted = least(NEAR, positions - done);
         float* units = (float*)scratch.reserve(weights.bands * ROOM * WIDTH);
         lay_out<Arithmetic>(units, wanted, channels, [&](float* to, int64_t position, int64_t channel) {
             Arithmetic::store_units(to, x + (start + position) * channels + channel, channels - channel);
         });
+        const float restoring = Arithmetic::to_spread(units, wanted, weights.bands);
         auto emit = [&](int64_t first, int64_t last, int64_t channel, auto lanes, auto sum) {
             const Vector added = load(bias + channel, lanes);
             for (int64_t position = first; position < last; position++)
                 store(output + (start + position) * channels + channel, activation.value(sum(position) + added), lanes);
         };
-        multiply_positions(units, wanted, channels, weights, emit);
+        multiply_positions(units, restoring, wanted, channels, weights, emit);
     }
 }
 
@@ -52,8 +55,7 @@ void through_blocks(
             shape, block ? between : x, {of.scale, of.shift}, of.taps, of.taps_bias, of.after, mixed, nullptr, nullptr,
             nullptr, activation, divide_up(shape.images, threads), threads);
         pointwise_inference<T>(
-            shape.images * shape.positions(), shape.channels, mixed, weights[block], of.matrix_bias,
-            activation, block + 1 < depth ? between : output, threads);
+            shape, mixed, weights[block], of.matrix_bias, activation, block + 1 < depth ? between : output, threads);
     }
 }
 

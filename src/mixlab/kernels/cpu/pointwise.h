@@ -19,7 +19,8 @@ template <class T>
 void pointwise_forward(
     int64_t positions, int64_t channels, Residual<T> x, const float* matrix, const float* bias,
     Activation<T> activation, T* output, T* derivative, double* sums, double* squares, int64_t threads) {
-    const Weights<Floats> weights(matrix, channels, false, threads);
+    typedef typename Fastest<T>::InTraining Arithmetic;
+    const Weights<Arithmetic> weights(matrix, channels, false, threads);
     const int64_t blocks = divide_up(positions, NEAR);
     Parts sum_parts(blocks, channels), square_parts(blocks, channels);
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -43,7 +44,8 @@ void pointwise_forward(
             add(block_sums + channel, total, lanes);
             add(block_squares + channel, square, lanes);
         };
-        multiply_positions(units, wanted, channels, weights, emit);
+        const float restoring = Arithmetic::to_spread(units, wanted, weights.bands);
+        multiply_positions(units, restoring, wanted, channels, weights, emit);
     }
     sum_parts.add_up(sums, threads);
     square_parts.add_up(squares, threads);
@@ -54,7 +56,8 @@ template <class T>
 void pointwise_backward(
     int64_t positions, int64_t channels, Above<T> above, Residual<T> x, const float* matrix, T* input_gradient,
     float* weight_gradient, double* bias_gradient, double* sums, double* products, int64_t threads) {
-    const Weights<Floats> weights(matrix, channels, true, threads);
+    typedef typename Fastest<T>::InTraining Arithmetic;
+    const Weights<Arithmetic> weights(matrix, channels, true, threads);
     const int64_t blocks = divide_up(positions, NEAR), size = weights.bands * ROOM * BAND;
     // Weight gradients of few positions would be more numbers than the maps are.
     const int64_t parts = least(blocks, least(64, positions / channels / 4 + 8));
@@ -87,8 +90,10 @@ void pointwise_backward(
                 add(part_sums + channel, total, lanes);
                 add(part_products + channel, with_x1, lanes);
             };
-            multiply_positions(gradients, wanted, channels, weights, emit);
-            add_products(gradients, inputs, wanted, channels, part_weights);
+            const float restoring = Arithmetic::to_spread(gradients, wanted, weights.bands);
+            const float of_inputs = Arithmetic::to_load(inputs, wanted, weights.bands);
+            multiply_positions(gradients, restoring, wanted, channels, weights, emit);
+            add_products<Arithmetic>(gradients, inputs, restoring * of_inputs, wanted, channels, part_weights);
         }
     }
     weight_parts.add_up(weight_gradient, threads);

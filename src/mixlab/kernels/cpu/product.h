@@ -1,60 +1,11 @@
 // Matrix products of positions with the weights of a 1x1 convolution, a tile of sums at a time in registers.
-//
-// What is multiplied is first laid out in units of four bytes, a band of them side by side. A unit is a number in
-// float32, or two in bfloat16 where the machine multiplies and adds those at once.
 #pragma once
+#include <algorithm>
 #include <vector>
 
-#include "memory.h"
+#include "arithmetic.h"
 
 namespace {
-
-constexpr int HEIGHT = LANES == 8 ? 6 : 8;   // positions of a tile: as many as there are registers for
-constexpr int CHANNELS = LANES == 8 ? 4 : 8;  // channels of a tile of a weight gradient: as many, that divide a band
-constexpr int WIDTH = 2;                      // vectors of a row of a tile
-constexpr int64_t BAND = WIDTH * LANES;
-constexpr int64_t ROOM = (NEAR + HEIGHT - 1) / HEIGHT * HEIGHT;  // for NEAR positions in whole tiles
-
-struct Floats {
-    static constexpr int TOGETHER = 1;  // numbers of a unit
-    static Vector add(Vector sum, Vector input, Vector weights) { return sum + input * weights; }
-    static Vector input(const float* unit) { return spread(*unit); }
-    static void store_weight(float* unit, int, float weight) { *unit = weight; }
-    template <class T>
-    static void store_units(float* units, const T* from, int64_t channels) {
-        with_lanes(channels, [&](auto lanes) { store(units, load(from, lanes)); });
-    }
-};
-
-#if defined(__AVX512BF16__)
-struct Pairs {
-    static constexpr int TOGETHER = 2;
-    static Vector input(const float* unit) { return (Vector)_mm512_set1_ps(*unit); }
-    static Vector add(Vector sum, Vector input, Vector weights) {
-        return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)input, (__m512bh)weights);
-    }
-    static void store_weight(float* unit, int place, float weight) {
-        BFloat16 rounded[LANES];
-        store(rounded, spread(weight));
-        memcpy((BFloat16*)unit + place, rounded, sizeof(BFloat16));
-    }
-    static void store_units(float* units, const BFloat16* from, int64_t channels) {
-        memcpy(units, from, least(channels, LANES * TOGETHER) * sizeof(BFloat16));
-    }
-};
-#endif
-
-// What multiplies numbers of a type fastest.
-template <class T>
-struct Fastest {
-    typedef Floats Arithmetic;
-};
-#if defined(__AVX512BF16__)
-template <>
-struct Fastest<BFloat16> {
-    typedef Pairs Arithmetic;
-};
-#endif
 
 inline int64_t bands_of(int64_t units) { return divide_up(units, BAND); }
 
@@ -62,19 +13,26 @@ inline int64_t bands_of(int64_t units) { return divide_up(units, BAND); }
 template <class Arithmetic>
 class Weights {
 public:
+    static constexpr int64_t OUTPUTS = BAND * Arithmetic::OUTPUTS;  // of a band
+
     Weights(const float* weights, int64_t channels, bool transposed, int64_t threads)
         : bands(bands_of(divide_up(channels, Arithmetic::TOGETHER))),
-          values(bands_of(channels) * bands * BAND * BAND) {
+          values(divide_up(channels, OUTPUTS) * bands * BAND * BAND),
+          restoring(divide_up(channels, OUTPUTS) * OUTPUTS) {
         const int64_t of_input = transposed ? channels : 1, of_output = transposed ? 1 : channels;
 #pragma omp parallel for num_threads(threads) schedule(static)
-        for (int64_t band = 0; band < bands_of(channels); band++) {
-            const int64_t first = band * BAND, wanted = least(BAND, channels - first);
-            for (int64_t input = 0; input < channels; input++) {
-                float* to = values.data() + (band * bands * BAND + input / Arithmetic::TOGETHER) * BAND;
-                const float* from = weights + input * of_input + first * of_output;
-                for (int64_t output = 0; output < wanted; output++)
-                    Arithmetic::store_weight(to + output, input % Arithmetic::TOGETHER, from[output * of_output]);
-            }
+        for (int64_t output = 0; output < channels; output++) {
+            const float* from = weights + output * of_output;
+            float* to = values.data() + output / OUTPUTS * bands * BAND * BAND;
+            float largest = 0;
+            for (int64_t input = 0; input < channels; input++)
+                largest = std::max(largest, std::abs(from[input * of_input]));
+            const float scale = Arithmetic::scale_of(largest);
+            restoring[output] = 1 / scale;
+            for (int64_t input = 0; input < channels; input++)
+                Arithmetic::store_weight(
+                    to + input / Arithmetic::TOGETHER * BAND, output % OUTPUTS, input % Arithmetic::TOGETHER,
+                    from[input * of_input] * scale);
         }
     }
     const float* of_band(int64_t band) const { return values.data() + band * bands * BAND * BAND; }
@@ -82,6 +40,9 @@ public:
 
 private:
     std::vector<float> values;
+
+public:
+    std::vector<float> restoring;
 };
 
 // Lays out positions as units (bands, ROOM, BAND), zeros beyond the last position and channel: calls
@@ -102,44 +63,53 @@ inline void lay_out(float* units, int64_t positions, int64_t channels, Put&& put
         memset((void*)(units + (band * ROOM + positions) * BAND), 0, (ROOM - positions) * BAND * sizeof(float));
 }
 
-// sums (HIGH, WIDTH) = the sum over bands and `depth` units of each of a (HIGH rows) times b (WIDTH vectors), where a
-// has ROW units between its rows and STEP from one to the next. Not inlined: it needs every register there is.
+// sums (HIGH, WIDTH or twice as many) = the sum over bands and `depth` units of each of a (HIGH rows) times b (WIDTH
+// vectors), where a has ROW units between its rows and STEP from one to the next. Not inlined: it needs every register
+// there is.
 template <class Arithmetic, int HIGH, int ROW, int STEP>
 __attribute__((noinline)) void multiply(
-    Vector (&sums)[HIGH][WIDTH], const float* a, int64_t bands, int64_t depth, const float* b) {
-    Vector found[HIGH][WIDTH];
+    Vector (&sums)[HIGH][WIDTH * Arithmetic::OUTPUTS], const float* a, int64_t bands, int64_t depth, const float* b) {
+    const int64_t together = Arithmetic::DEPTH / depth;
+    for (int64_t done = 0; done < bands; done += together) {
+        typename Arithmetic::Sum found[HIGH][WIDTH];
 #pragma GCC unroll 16
-    for (int row = 0; row < HIGH; row++) found[row][0] = found[row][1] = Vector{};
-    for (int64_t band = 0; band < bands; band++) {
-        const float* from = a + band * ROOM * BAND;
-        for (int64_t unit = 0; unit < depth; unit++) {
-            const Vector first = load(b + unit * BAND), second = load(b + unit * BAND + LANES);
+        for (int row = 0; row < HIGH; row++) found[row][0] = found[row][1] = typename Arithmetic::Sum{};
+        for (int64_t band = done; band < least(done + together, bands); band++) {
+            const float* from = a + band * ROOM * BAND;
+            for (int64_t unit = 0; unit < depth; unit++) {
+                const auto first = Arithmetic::load_units(b + unit * BAND);
+                const auto second = Arithmetic::load_units(b + unit * BAND + LANES);
 #pragma GCC unroll 16
-            for (int row = 0; row < HIGH; row++) {
-                const Vector input = Arithmetic::input(from + row * ROW + unit * STEP);
-                found[row][0] = Arithmetic::add(found[row][0], input, first);
-                found[row][1] = Arithmetic::add(found[row][1], input, second);
+                for (int row = 0; row < HIGH; row++) {
+                    const auto input = Arithmetic::spread_unit(from + row * ROW + unit * STEP);
+                    found[row][0] = Arithmetic::add(found[row][0], input, first);
+                    found[row][1] = Arithmetic::add(found[row][1], input, second);
+                }
             }
+            b += depth * BAND;
         }
-        b += depth * BAND;
-    }
 #pragma GCC unroll 16
-    for (int row = 0; row < HIGH; row++) sums[row][0] = found[row][0], sums[row][1] = found[row][1];
+        for (int row = 0; row < HIGH; row++) Arithmetic::finish(found[row], sums[row], done > 0);
+    }
 }
 
-// Multiplies positions, laid out, with weights: calls emit(first, last, channel, lanes, sum) for the positions of every
-// tile and every vector of output channels, where sum(position) is what comes out.
+// Multiplies positions, laid out to be spread, with weights: calls emit(first, last, channel, lanes, sum) for the
+// positions of every tile and every vector of output channels, where sum(position) is what comes out.
 template <class Arithmetic, class Emit>
 inline void multiply_positions(
-    const float* units, int64_t positions, int64_t channels, const Weights<Arithmetic>& weights, Emit&& emit) {
-    for (int64_t band = 0; band < bands_of(channels); band++) {
+    const float* units, float restoring, int64_t positions, int64_t channels, const Weights<Arithmetic>& weights,
+    Emit&& emit) {
+    for (int64_t band = 0; band < divide_up(channels, weights.OUTPUTS); band++) {
         for (int64_t first = 0; first < positions; first += HEIGHT) {
-            Vector sums[HEIGHT][WIDTH];
+            Vector sums[HEIGHT][WIDTH * Arithmetic::OUTPUTS];
             multiply<Arithmetic, HEIGHT, BAND, 1>(
                 sums, units + first * BAND, weights.bands, BAND, weights.of_band(band));
-            for (int64_t vector = 0; vector < WIDTH; vector++) {
-                const int64_t channel = band * BAND + vector * LANES;
-                const auto sum = [&](int64_t position) { return sums[position - first][vector]; };
+            for (int64_t vector = 0; vector < WIDTH * Arithmetic::OUTPUTS; vector++) {
+                const int64_t channel = band * weights.OUTPUTS + vector * LANES;
+                const Vector factor = restoring * load(weights.restoring.data() + channel);
+                const auto sum = [&](int64_t position) {
+                    return Arithmetic::restored(sums[position - first][vector], factor);
+                };
                 with_lanes(channels - channel, [&](auto lanes) {
                     emit(first, least(first + HEIGHT, positions), channel, lanes, sum);
                 });
@@ -148,23 +118,27 @@ inline void multiply_positions(
     }
 }
 
-// totals (channels, channels) += the sums over positions, laid out in float32, of each channel above times each of x.
+// totals (channels, channels) += `restoring` times the sums over positions of each channel above times each of x, the
+// first laid out to be spread, the second to be loaded.
+template <class Arithmetic>
 inline void add_products(
-    const float* above, const float* x, int64_t positions, int64_t channels, float* totals) {
-    for (int64_t band = 0; band < bands_of(channels); band++) {
+    const float* above, const float* x, float restoring, int64_t positions, int64_t channels, float* totals) {
+    constexpr int64_t ACROSS = BAND * Arithmetic::OUTPUTS;
+    for (int64_t start = 0; start < channels; start += ACROSS) {
         for (int64_t first = 0; first < channels; first += CHANNELS) {
-            float* to = totals + first * channels + band * BAND;
+            float* to = totals + first * channels + start;
             const int64_t wanted = least(CHANNELS, channels - first);
             for (int64_t row = 0; row < wanted; row++)
-                for (int64_t place = 0; place < BAND; place += LINE / sizeof(float))
+                for (int64_t place = 0; place < ACROSS; place += LINE / sizeof(float))
                     __builtin_prefetch(to + row * channels + place, 1, 3);
-            Vector sums[CHANNELS][WIDTH];
-            multiply<Floats, CHANNELS, 1, BAND>(
-                sums, above + first / BAND * ROOM * BAND + first % BAND, 1, positions, x + band * ROOM * BAND);
-            for (int64_t vector = 0; vector < WIDTH; vector++)
-                with_lanes(channels - band * BAND - vector * LANES, [&](auto lanes) {
+            Vector sums[CHANNELS][WIDTH * Arithmetic::OUTPUTS];
+            multiply<Arithmetic, CHANNELS, 1, BAND>(
+                sums, above + first / BAND * ROOM * BAND + first % BAND, 1, positions, x + start * ROOM);
+            for (int64_t vector = 0; vector < WIDTH * Arithmetic::OUTPUTS; vector++)
+                with_lanes(channels - start - vector * LANES, [&](auto lanes) {
                     for (int64_t row = 0; row < wanted; row++)
-                        add(to + row * channels + vector * LANES, sums[row][vector], lanes);
+                        add(to + row * channels + vector * LANES,
+                            Arithmetic::restored(sums[row][vector], spread(restoring)), lanes);
                 });
         }
     }
