@@ -120,7 +120,7 @@ def _draw(axes: Any, kind: str, results: list[Result], found: Bench) -> None:
     factor = measure.TRAINING if kind == "training" else 1
     intensities = {name: 2 * found.work.macs / (found.work.numbers * size) for name, size in SIZES.items()}
     low, high = min(intensities.values()) / 4, max(intensities.values()) * 4
-    for style, precision in zip(("-", "--"), found.ceilings.matmul, strict=True):
+    for style, precision in zip(("-", "--"), SIZES, strict=True):
         ceiling = found.ceilings.limit(precision)
         ridge = ceiling / found.ceilings.copy
         places = [low, *([ridge] if low < ridge < high else []), high]

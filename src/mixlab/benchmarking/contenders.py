@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from mixlab.kernels import graphs, library, placement
 from mixlab.models.folding import fold
+from mixlab.optim.optimizers import AdamWConfig
 from mixlab.quiet import quiet
 
 Run = Callable[[], Tensor]  # one batch; returns logits, or in training the gradients of all weights in one row
@@ -143,7 +144,9 @@ def _step(
 ) -> Run:
     own = copy.deepcopy(model).to(memory_format=layout).train()  # pyright: ignore[reportCallIssue]
     forward = torch.compile(own) if compiled else own
-    optimizer = torch.optim.AdamW(own.parameters(), lr=0.0, weight_decay=0.0)  # the weights stay for the comparison
+    optimizer = AdamWConfig(weight_decay=0.0).build(own)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0  # the weights stay for the comparison
     x, labels = batch.images.contiguous(memory_format=layout), batch.labels
 
     def add_gradient(x: Tensor, labels: Tensor) -> None:

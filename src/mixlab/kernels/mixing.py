@@ -43,7 +43,7 @@ class Deferred(NamedTuple):
 
     def mean(self) -> Float[Tensor, "batch channels"]:
         """Return the mean over positions, float32."""
-        return self.values.mean((2, 3), dtype=torch.float32) * self.scale + self.shift
+        return _Mean.apply(self.values) * self.scale + self.shift
 
     def whole(self) -> Map:
         """Return it put together."""
@@ -98,6 +98,21 @@ def update_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, coun
 def is_relu(activation: nn.Module) -> bool:
     """Return whether an activation is ReLU; the kernels' other one is GELU."""
     return isinstance(activation, nn.ReLU)
+
+
+class _Mean(torch.autograd.Function):
+    """The mean over positions, float32, whose gradient is rounded before it is spread over them."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.shape, ctx.type = values.shape, values.dtype
+        return values.mean((2, 3), dtype=torch.float32)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        one = (gradient / ctx.shape[2:].numel()).to(ctx.type)
+        return one[:, :, None, None].expand(ctx.shape)
 
 
 class _Activation(torch.autograd.Function):

@@ -24,6 +24,7 @@ class Muon(torch.optim.AdamW):
         groups: of parameters, each with its `weight_decay` and the flag `matrices`.
         momentum: of the gradients of matrices, looked ahead as Nesterov does.
         iterations: of Newton and Schulz.
+        implementation: of torch's AdamW: `fused` or `foreach`.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class Muon(torch.optim.AdamW):
         eps: float,
         momentum: float,
         iterations: int,
+        **implementation: bool,
     ) -> None:
-        super().__init__(groups, lr=lr, betas=betas, eps=eps, foreach=True)
+        super().__init__(groups, lr=lr, betas=betas, eps=eps, **implementation)
         self.momentum, self.iterations = momentum, iterations
 
     @torch.no_grad()
