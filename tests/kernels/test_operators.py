@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mixlab import devices
 from mixlab.kernels import library, operators, reference
 
 COMPILED = [name for name in library.instruction_sets() if (library.FOLDER / library.file_name(name)).is_file()]
@@ -243,6 +244,20 @@ def test_operators_keep_what_pytorch_asks_of_them():
     for name in NAMES:
         arguments = tuple(values[each] for each in inspect.signature(getattr(reference, name)).parameters)
         torch.library.opcheck(getattr(torch.ops.mixlab, name), (*arguments, *WANTED.get(name, {}).values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "float16", "fastest"),
+    [("Intel Xeon", True, "avx512fp16"), ("Intel Xeon", False, "avx512"), ("AMD EPYC", False, "avx512bf16")],
+)
+def test_the_fastest_instruction_set_comes_first(
+    name: str, float16: bool, fastest: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(devices, "_capabilities", lambda: {"cpu_name": name, "avx512_fp16": float16})
+    assert library.instruction_sets()[0] == fastest
+    assert set(library.instruction_sets()) >= {"avx512bf16", "avx512", "avx2", "baseline"}
 
 
 def test_a_library_that_cannot_be_loaded_leaves_pytorchs_own_operations(

@@ -61,13 +61,15 @@ struct Pairs : Floats {
 #endif
 
 #if defined(__AVX512FP16__)
-// float16 has three more digits than bfloat16 and hardly any range. So both factors are scaled by powers of two, which
-// changes no digit; and no more products are added up in it than stay in range and cost no more digits than bfloat16 does.
+// float16 has three binary digits more than bfloat16 and a small range: 2^-14 to 2^16. So both factors are scaled by powers
+// of two, which changes no digit, and no more than DEPTH products are added up in it: those stay in range, and lose less
+// than what bfloat16 loses when the result is stored.
 struct HalfFloats : Floats {
     typedef _Float16 Sum __attribute__((vector_size(4 * LANES)));
     static constexpr int OUTPUTS = 2;
     static constexpr int64_t DEPTH = 64;
     static constexpr int SPREAD_BELOW = 9, LOADED_BELOW = 0;  // powers of two: DEPTH products are below 2^15
+    static_assert(BAND <= DEPTH && NEAR <= DEPTH, "products are added up by bands of channels or by NEAR positions");
 
     static Sum spread_unit(const float* unit) { return (Sum)spread(*unit); }
     static Sum load_units(const float* units) { return (Sum)load(units); }
@@ -131,7 +133,7 @@ private:
 };
 #endif
 
-// What multiplies numbers of a type fastest, and what in training, where bfloat16 would lose too many digits of them.
+// What multiplies numbers of a type fastest; in training what is multiplied is computed, and not two of bfloat16.
 template <class T>
 struct Fastest {
     typedef Floats Arithmetic, InTraining;

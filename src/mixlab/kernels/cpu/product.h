@@ -9,7 +9,8 @@ namespace {
 
 inline int64_t bands_of(int64_t units) { return divide_up(units, BAND); }
 
-// Weights (channels, channels) as units (bands of outputs, inputs, BAND outputs), zeros beyond the last of both.
+// Weights (channels, channels) as units that are loaded (bands of outputs, inputs, BAND outputs), zeros beyond the last
+// of both; the weights of each output have a scale of their own.
 template <class Arithmetic>
 class Weights {
 public:
@@ -18,7 +19,7 @@ public:
     Weights(const float* weights, int64_t channels, bool transposed, int64_t threads)
         : bands(bands_of(divide_up(channels, Arithmetic::TOGETHER))),
           values(divide_up(channels, OUTPUTS) * bands * BAND * BAND),
-          restoring(divide_up(channels, OUTPUTS) * OUTPUTS) {
+          factors(divide_up(channels, OUTPUTS) * OUTPUTS) {
         const int64_t of_input = transposed ? channels : 1, of_output = transposed ? 1 : channels;
 #pragma omp parallel for num_threads(threads) schedule(static)
         for (int64_t output = 0; output < channels; output++) {
@@ -28,7 +29,7 @@ public:
             for (int64_t input = 0; input < channels; input++)
                 largest = std::max(largest, std::abs(from[input * of_input]));
             const float scale = Arithmetic::scale_of(largest);
-            restoring[output] = 1 / scale;
+            factors[output] = 1 / scale;
             for (int64_t input = 0; input < channels; input++)
                 Arithmetic::store_weight(
                     to + input / Arithmetic::TOGETHER * BAND, output % OUTPUTS, input % Arithmetic::TOGETHER,
@@ -36,13 +37,11 @@ public:
         }
     }
     const float* of_band(int64_t band) const { return values.data() + band * bands * BAND * BAND; }
+    Vector restoring(int64_t output) const { return load(factors.data() + output); }
     const int64_t bands;  // of inputs
 
 private:
-    std::vector<float> values;
-
-public:
-    std::vector<float> restoring;
+    std::vector<float> values, factors;
 };
 
 // Lays out positions as units (bands, ROOM, BAND), zeros beyond the last position and channel: calls
@@ -106,7 +105,7 @@ inline void multiply_positions(
                 sums, units + first * BAND, weights.bands, BAND, weights.of_band(band));
             for (int64_t vector = 0; vector < WIDTH * Arithmetic::OUTPUTS; vector++) {
                 const int64_t channel = band * weights.OUTPUTS + vector * LANES;
-                const Vector factor = restoring * load(weights.restoring.data() + channel);
+                const Vector factor = restoring * weights.restoring(channel);
                 const auto sum = [&](int64_t position) {
                     return Arithmetic::restored(sums[position - first][vector], factor);
                 };
