@@ -107,18 +107,23 @@ def resume(place: str | Path, data: str | Path = "", **options: Any) -> Run:
     return training.resume(find_run(place, chosen.out), chosen, os.fspath(data))
 
 
-def load(place: str | Path | Run, device: str = "auto", reject_below: float | str = "") -> Classifier:
+def load(
+    place: str | Path | Run, device: str = "auto", reject_below: float | str = "", precision: str = "float32"
+) -> Classifier:
     """Return the classifier of a finished run, a bundle folder, an exported ONNX file or a model of the Hub.
 
     Args:
         place: of the Hugging Face Hub: "hf://OWNER/NAME", which is fetched.
         reject_below: confidence, such as 0.7, below which an answer is unknown; or a precision that accepted answers
             are to have, such as "precision=0.95"; "": as the bundle says.
+        precision: of the network: "float32", or "bfloat16", which rounds and is faster where `mixlab bench` says so;
+            an ONNX file has its own.
 
     Raises:
+        UsageError: for a precision that is unknown, or not the file's own.
         RunError: where there is none, it is damaged, or its validation images cannot vouch for that precision.
     """
-    return read_classifier(find_model(place), device, str(reject_below))
+    return read_classifier(find_model(place), device, str(reject_below), precision)
 
 
 def evaluate(
@@ -131,6 +136,7 @@ def evaluate(
     margin: float | None = None,
     reject_below: float | str = "",
     out: str | Path = "runs",
+    precision: str = "float32",
 ) -> Evaluation:
     """Measure a finished run on a split of its data, or it or a bundle on other data with the same classes.
 
@@ -142,6 +148,8 @@ def evaluate(
             lower beyond doubt.
         reject_below: as for `load`.
         out: folder of run folders, and of what is measured of bundles.
+        precision: as for `load`. What is not measured in float32 has a folder of its own. `against` always answers in
+            float32, so a run against itself says what rounding costs.
 
     Raises:
         RunError: where the run or the other model is missing, not finished or damaged, or as for `load`.
@@ -157,7 +165,9 @@ def evaluate(
     before = find_bundle(against, root) if against else None
     if before is not None:
         comparing_models.check(found, before)  # what is wrong with it is said before test images are read
-    measured = evaluation.evaluate(found, split, other, device, workers, reject_below=str(reject_below), root=root)
+    measured = evaluation.evaluate(
+        found, split, other, device, workers, reject_below=str(reject_below), root=root, precision=precision
+    )
     if before is None or isinstance(found, Path):
         return measured
     share = None if margin is None else margin / 100

@@ -21,6 +21,7 @@ SHORT = (  # what is said where memory is short, beside torch's own error: by to
     "CUDNN_STATUS_ALLOC_FAILED",
 )
 KINDS = ("auto", "cpu", "cuda", "mps")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # of a precision
 
 
 def choose_device(name: str) -> torch.device:
@@ -84,6 +85,19 @@ def has_float16() -> bool:
 @functools.cache
 def _capabilities() -> dict[str, Any]:
     return getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context in which matrices and convolutions are computed in a precision; weights stay float32.
+
+    Raises:
+        UsageError: for an unknown one.
+    """
+    if precision not in DTYPES:
+        raise UsageError(
+            f"unknown precision {precision!r}{did_you_mean(precision, DTYPES)}; known: {', '.join(DTYPES)}"
+        )
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -37,6 +37,25 @@ def test_every_reading_of_test_is_counted(run: Run):
     assert mixlab.evaluate(run, "validation", workers=0).readings == 1
 
 
+def test_what_rounding_costs_is_measured_beside_float32(run: Run, pictures: Path):
+    exact = mixlab.evaluate(run, workers=0, device="cpu")
+    rounded = mixlab.evaluate(run, workers=0, device="cpu", precision="bfloat16", against=run)
+    assert rounded.readings == 2
+    assert (rounded.folder.name, exact.folder.name) == ("test-bfloat16", "test")
+    assert json.loads((rounded.folder / "metrics.json").read_text())["precision"] == "bfloat16"
+    assert 0 < abs(rounded.metrics.loss.value - exact.metrics.loss.value) < 0.01
+    assert rounded.against
+    assert rounded.against.there == exact.metrics.top1.value
+    with (rounded.folder / "predictions.csv").open() as file:
+        row = next(csv.DictReader(file))
+    answers = [
+        mixlab.load(run, device="cpu", precision=name)(pictures / row["image"]) for name in ("float32", "bfloat16")
+    ]
+    assert answers[0].confidence != answers[1].confidence == pytest.approx(float(row["confidence"]), abs=1e-5)
+    with pytest.raises(UsageError, match="did you mean bfloat16"):
+        mixlab.load(run, precision="bfloat")
+
+
 def test_other_data_is_matched_by_class_name_not_by_order(run: Run, pictures: Path, tmp_path: Path):
     other = tmp_path / "other"
     shutil.copytree(pictures / "red", other / "red")

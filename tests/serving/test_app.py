@@ -387,6 +387,15 @@ def test_a_reload_changes_the_model_and_a_damaged_one_changes_nothing(model: Pat
     assert f'digest="{before.digest}"' not in text
 
 
+def test_a_server_answers_in_the_precision_it_was_given(model: Path):
+    probabilities = []
+    for precision in ("float32", "bfloat16"):
+        app = create_app(model, device="cpu", precision=precision, say=lambda line: None)
+        probabilities.append(predicted(app, PHOTOS[0]).json()["answers"][0]["top"][0]["probability"])
+        assert probabilities[-1] == read_classifier(model, "cpu", precision=precision)(PHOTOS[0]).confidence
+    assert probabilities[0] != probabilities[1] == pytest.approx(probabilities[0], abs=0.02)
+
+
 def test_a_watched_model_is_read_again_when_its_files_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("mixlab.serving.service.LOOK_EVERY", 0.001)
     place = write_model(tmp_path / "model")

@@ -76,6 +76,13 @@ reject_below = click.option(
     metavar="P|precision=P",
     help="Answer unknown below this confidence, or below the one from which answers have this precision.",
 )
+answers_in = click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Numbers that the network computes in; bfloat16 rounds, and is faster where bench says so.",
+)
 stream = click.option("--stream", is_flag=True, help="Decode pictures as needed instead of keeping them in memory.")
 cache = click.option(
     "--cache",

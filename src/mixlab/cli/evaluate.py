@@ -18,6 +18,7 @@ LISTED = 5  # lost pictures that are named on the screen
     "--ignore-unknown-classes", is_flag=True, help="With --data: leave out classes that the model does not know."
 )
 @common.reject_below
+@common.answers_in
 @click.option("--against", default="", metavar="RUN|BUNDLE", help="The model that this one would replace.")
 @click.option(
     "--margin",
@@ -36,6 +37,7 @@ def evaluate(
     data: str,
     ignore_unknown_classes: bool,
     reject_below: str,
+    precision: str,
     against: str,
     margin: float | None,
     out: str,
@@ -60,7 +62,7 @@ def evaluate(
     if margin is not None and not against:
         raise click.UsageError("--margin goes with --against.")
     other = common.data_fields(data, ignore_unknown_classes) if data else ""
-    found = api.evaluate(run, split, other, device, workers, against, margin, reject_below, out)
+    found = api.evaluate(run, split, other, device, workers, against, margin, reject_below, out, precision)
     if as_json:
         common.print_json(found.as_json())
     else:
@@ -73,7 +75,8 @@ def _print(found: Any) -> None:
     from mixlab.evaluation.leaderboard import counted
 
     measured = found.metrics
-    common.echo(f"{found.split}: {measured.images:,} pictures, read {_times(found.readings)} for this run")
+    rounded = "" if found.precision == "float32" else f", computed in {found.precision}"
+    common.echo(f"{found.split}: {measured.images:,} pictures, read {_times(found.readings)} for this run{rounded}")
     if found.own_data:
         common.echo("note     the model was trained on this data; measured is that split of it alone", err=True)
     for name, reason in found.unreadable.items():

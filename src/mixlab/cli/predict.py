@@ -20,6 +20,7 @@ from mixlab.run.table import as_cell, one_line
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--features", default="", metavar="FILE.npz", help="Write pooled features too: names, features.")
 @common.reject_below
+@common.answers_in
 @common.as_json
 @common.device
 @common.quiet_warnings
@@ -30,6 +31,7 @@ def predict(
     as_csv: bool,
     features: str,
     reject_below: str,
+    precision: str,
     as_json: bool,
     device: str,
 ) -> None:
@@ -47,7 +49,7 @@ def predict(
     if features and not features.endswith(".npz"):
         raise click.UsageError(f"--features {features}: expected a file that ends in .npz.")
     found, wrong = find_pictures(pictures)
-    classifier = read_classifier(find_model(model), device, reject_below)
+    classifier = read_classifier(find_model(model), device, reject_below, precision)
     top = min(top, classifier.spec.num_classes)
     rows = [_row(name, answer, top) for name, answer in _answers(classifier, found)]
     if features:

@@ -14,6 +14,7 @@ from mixlab.errors import UsageError
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
 @common.device
 @common.reject_below
+@common.answers_in
 @click.option("--max-batch", default=16, show_default=True, type=click.IntRange(1), help="Pictures answered together.")
 @click.option(
     "--max-wait", default=2.0, show_default=True, type=click.FloatRange(0, 1000), help="Wait for others, milliseconds."
@@ -27,7 +28,9 @@ from mixlab.errors import UsageError
 @click.option("--allow-origin", multiple=True, metavar="URL", help="A site whose pages may ask; repeatable.")
 @click.option("--reload", "watch", is_flag=True, help="Read the model again when its files change.")
 @common.quiet_warnings
-def serve(model: str, host: str, port: int, device: str, reject_below: str, watch: bool, **options: Any) -> None:
+def serve(
+    model: str, host: str, port: int, device: str, reject_below: str, precision: str, watch: bool, **options: Any
+) -> None:
     """Answer pictures with MODEL: a run, a bundle folder or an exported .onnx file.
 
     \b
@@ -55,6 +58,7 @@ def serve(model: str, host: str, port: int, device: str, reject_below: str, watc
             device=device,
             limits=limits,
             reject_below=reject_below,
+            precision=precision,
             host_names=[*options["host_name"], host],
             allow_origins=options["allow_origin"],
             say=_say,

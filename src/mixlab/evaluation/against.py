@@ -60,7 +60,7 @@ def compare(
     if isinstance(other, Run):
         other.count_reading(evaluation.split, len(images))
     there = _answers(bundle, images, device, workers)
-    here = read_predictions(run, evaluation.split)
+    here = read_predictions(run, evaluation.folder.name)
     learned = measured_data.learned(experiment.data if evaluation.own_data else data, other)
     both = [Flip(name, here[name].label, here[name], answer) for name, answer in there.items() if name in here]
     answers = [each for each in both if each.image not in learned]

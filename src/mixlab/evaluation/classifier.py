@@ -120,18 +120,24 @@ class Classifier:
             return error
 
 
-def read_classifier(place: Run | Path, device: str = "auto", reject_below: str = "") -> Classifier:
+def read_classifier(
+    place: Run | Path, device: str = "auto", reject_below: str = "", precision: str = "float32"
+) -> Classifier:
     """Return the classifier of a finished run, a bundle folder or an exported ONNX file.
 
     Args:
         device: of a run or bundle; an ONNX file is answered on the CPU.
         reject_below: as in `with_rejection`.
+        precision: "float32" or "bfloat16", of a run or bundle; an ONNX file has its own.
 
     Raises:
         RunError: where there is none, or it is damaged.
+        UsageError: for an unknown precision, or another than float32 of an ONNX file.
         UsageError, RunError: as `with_rejection`.
     """
     if isinstance(place, Path) and place.suffix == ".onnx":
+        if precision != "float32":
+            raise UsageError(f"precision {precision} is for runs and bundles: an exported file computes in its own")
         content = read_onnx(place)
         session = open_onnx(place, content=content)
         metadata = session.get_modelmeta().custom_metadata_map
@@ -141,7 +147,7 @@ def read_classifier(place: Run | Path, device: str = "auto", reject_below: str =
             with_rejection(description, reject_below), OnnxNetwork(session, hashlib.sha256(content).hexdigest())
         )
     found = bundle.read_bundle(place)
-    return Classifier(with_rejection(found.description, reject_below), TorchNetwork(found, device))
+    return Classifier(with_rejection(found.description, reject_below), TorchNetwork(found, device, precision))
 
 
 def pixels_of(picture: Picture, channels: int) -> np.ndarray:

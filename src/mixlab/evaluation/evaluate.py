@@ -37,6 +37,7 @@ class Evaluation:
     left_out: dict[str, int] = field(default_factory=dict)  # class that the model does not know -> images
     learned: int = 0  # images that the model was trained or chosen on, which are left out
     own_data: bool = False  # other data was asked for, but it is the model's own: measured is the split of its training
+    precision: str = "float32"  # of the network
     accepted: Acceptance | None = None  # where answers of too little confidence are unknown
     against: Against | None = None  # beside the model that this one would replace, where that was asked
 
@@ -49,6 +50,7 @@ class Evaluation:
             "ece_before_temperature": self.ece_before.model_dump(mode="json"),
             "temperature": self.temperature,
             "readings": self.readings,
+            "precision": self.precision,
             "unreadable": self.unreadable,
             "left_out": self.left_out,
             "learned": self.learned,
@@ -67,6 +69,7 @@ def evaluate(
     draw: bool = True,
     reject_below: str = "",
     root: Path = Path("runs"),
+    precision: str = "float32",
 ) -> Evaluation:
     """Measure a finished run or a bundle folder, and write metrics.json, predictions.csv and pictures.
 
@@ -79,6 +82,7 @@ def evaluate(
             left out.
         draw: whether to draw pictures too.
         reject_below: as in `with_rejection`.
+        precision: "float32" or "bfloat16", of the network.
 
     Raises:
         RunError: where the run is not finished or damaged, or as `with_rejection`.
@@ -96,9 +100,10 @@ def evaluate(
     given = "" if data is None or (measured.own_data and place is run) else f"-{data.label}-{digest(data)}"
     label = f"{split}{given}"
     readings = run.count_reading(label, len(images))
-    found = inference.collect(inference.iterate(model, images, spec, chosen, workers=workers))
+    found = inference.collect(inference.iterate(model, images, spec, chosen, workers, precision=precision))
+    place_of_its_own = label if precision == "float32" else f"{label}-{precision}"
     evaluation, before, after = _measure(
-        run.evaluation(label), label, found, described.temperature, spec, readings, images
+        run.evaluation(place_of_its_own), label, found, described.temperature, spec, readings, images
     )
     accepted = measure_accepted(after.max(1), after.argmax(1) == found.labels, described.reject_below)
     evaluation = replace(
@@ -106,6 +111,7 @@ def evaluate(
         left_out=measured.left_out,
         learned=measured.learned,
         own_data=measured.own_data,
+        precision=precision,
         accepted=accepted if described.reject_below else None,
     )
     predictions = as_table(found, after, images, spec).encode("utf-8", "surrogateescape")

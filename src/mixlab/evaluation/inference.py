@@ -73,6 +73,7 @@ def iterate(
     device: torch.device,
     workers: int = 0,
     which: slice = slice(None),
+    precision: str = "float32",
 ) -> Generator[tuple[Tensor, Batch], None, None]:
     """Yield the float32 logits, on the CPU, of one batch after the other, and the batch.
 
@@ -84,7 +85,7 @@ def iterate(
         for batch in found:
             if len(batch.indices) == 0:
                 continue
-            with torch.inference_mode():
+            with torch.inference_mode(), devices.autocast(device, precision):
                 answers = _answers(folded, batch.images.to(device), spec, layout).cpu()
             yield answers, batch
 

@@ -42,9 +42,10 @@ class Network(Protocol):
 class TorchNetwork:
     """The network of a bundle, folded for inference."""
 
-    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", precision: str = "float32") -> None:
         self.spec = bundle.description.spec
-        self.device = devices.choose_device(device)
+        self.device, self.precision = devices.choose_device(device), precision
+        devices.autocast(self.device, precision)  # refuses an unknown one
         self.model = placement.place(bundle.build(), self.device)
         self.layout = placement.memory_format(self.model, self.device)
         self.folded = fold(self.model)
@@ -65,7 +66,7 @@ class TorchNetwork:
         classifier: Any = self.model.classifier
         watching = classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), devices.autocast(self.device, self.precision):
                 self.model(inputs.contiguous(memory_format=self.layout))
         finally:
             watching.remove()
@@ -73,7 +74,7 @@ class TorchNetwork:
 
     def of_inputs(self, inputs: Tensor) -> np.ndarray:
         """Return the logits of images as the network sees them, float32 (batch, channels, size, size) in [0, 1]."""
-        with torch.inference_mode():
+        with torch.inference_mode(), devices.autocast(self.device, self.precision):
             return self.folded(inputs.to(self.device).contiguous(memory_format=self.layout)).float().cpu().numpy()
 
 

@@ -50,6 +50,7 @@ def create_app(
     device: str = "auto",
     limits: Limits | None = None,
     reject_below: str = "",
+    precision: str = "float32",
     host_names: Collection[str] = (),
     allow_origins: Collection[str] = (),
     say: Callable[[str], None] = print,
@@ -62,16 +63,17 @@ def create_app(
     Args:
         place: a run, a bundle folder, an .onnx file, or hf://OWNER/NAME.
         reject_below: a confidence such as "0.7", or "precision=0.95", below which the answer is unknown.
+        precision: "float32", or "bfloat16", which rounds and may be faster; an .onnx file has its own.
         host_names: names of this server beside localhost and addresses.
         allow_origins: such as "https://example.com", whose pages may ask.
         say: is given a line when the model was read again, or could not be.
 
     Raises:
         RunError: where there is no model, or it is damaged.
-        UsageError: where no origin of `allow_origins` could be a page's.
+        UsageError: where no origin of `allow_origins` could be a page's, or for an unknown precision.
     """
     origins = {origin_of(url) for url in allow_origins}
-    service = Service(find_model(place), device, limits or Limits(), say, reject_below)
+    service = Service(find_model(place), device, limits or Limits(), say, reject_below, precision)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

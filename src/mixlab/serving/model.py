@@ -112,16 +112,19 @@ class ServedModel:
         self.answer([Prepared(values, 0, "")])
 
 
-def read_model(place: Run | Path, device: str = "auto", reject_below: str = "") -> ServedModel:
+def read_model(
+    place: Run | Path, device: str = "auto", reject_below: str = "", precision: str = "float32"
+) -> ServedModel:
     """Read and warm what a run, a bundle folder or an .onnx file holds.
 
     Args:
         reject_below: as in `with_rejection`.
+        precision: as in `read_classifier`.
 
     Raises:
         RunError: where it cannot be used.
     """
-    classifier = read_classifier(place, device, reject_below)
+    classifier = read_classifier(place, device, reject_below, precision)
     total = hashlib.sha256(bundle.as_text(classifier.description).encode())
     if isinstance(classifier.network, OnnxNetwork):  # a bundle's description has the digest of its weights
         total.update(classifier.network.digest.encode())

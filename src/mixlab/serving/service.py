@@ -29,9 +29,15 @@ class Service:
     """One model at a time, and everything that waits for its answers."""
 
     def __init__(
-        self, place: Run | Path, device: str, limits: Limits, say: Callable[[str], None], reject_below: str = ""
+        self,
+        place: Run | Path,
+        device: str,
+        limits: Limits,
+        say: Callable[[str], None],
+        reject_below: str = "",
+        precision: str = "float32",
     ) -> None:
-        self._read = lambda: read_model(place, device, reject_below)
+        self._read = lambda: read_model(place, device, reject_below, precision)
         self._files = files_of(place)
         self._loaded = self._state()  # before they are read: what changes meanwhile is read again
         self.model = self._read()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mixlab import randomness
+from mixlab import devices, randomness
 from mixlab.data.images import Batch
 from mixlab.evaluation import inference
 from mixlab.experiment import Experiment
@@ -17,8 +17,6 @@ from mixlab.optim.average import update_average
 from mixlab.ranks import ALONE, Part, Ranks
 from mixlab.spec import DataSpec
 from mixlab.training.state import TrainState
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def train_step(
@@ -119,8 +117,7 @@ def _as_graph(state: TrainState, work: graphs.Work, given: tuple[Tensor, Tensor]
 
 def _add_gradient(state: TrainState, experiment: Experiment, batch_size: int, inputs: Tensor, targets: Tensor) -> None:
     inputs = inputs.contiguous(memory_format=placement.memory_format(state.model, inputs.device))
-    dtype = DTYPES[experiment.precision]
-    with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
+    with devices.autocast(inputs.device, experiment.precision):
         logits = state.model(inputs)
     smoothing, weights = experiment.label_smoothing, state.class_weights
     total = functional.cross_entropy(logits.float(), targets, weights, label_smoothing=smoothing, reduction="sum")
