@@ -152,6 +152,7 @@ def evaluate(
             float32, so a run against itself says what rounding costs.
 
     Raises:
+        UsageError: for an unknown precision.
         RunError: where the run or the other model is missing, not finished or damaged, or as for `load`.
         DataError: where the data cannot be read or has classes that the model does not know.
     """

@@ -22,6 +22,7 @@ SHORT = (  # what is said where memory is short, beside torch's own error: by to
 )
 KINDS = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # of a precision
+ANSWER_PRECISIONS = ("float32", "bfloat16")
 
 
 def choose_device(name: str) -> torch.device:
@@ -88,16 +89,15 @@ def _capabilities() -> dict[str, Any]:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return a context in which matrices and convolutions are computed in a precision; weights stay float32.
-
-    Raises:
-        UsageError: for an unknown one.
-    """
-    if precision not in DTYPES:
-        raise UsageError(
-            f"unknown precision {precision!r}{did_you_mean(precision, DTYPES)}; known: {', '.join(DTYPES)}"
-        )
+    """Return a context in which matrices and convolutions are computed in a precision; weights stay float32."""
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "float32")
+
+
+def check_answer_precision(name: str) -> None:
+    """Raise UsageError where a trained network cannot answer in a precision."""
+    if name not in ANSWER_PRECISIONS:
+        near, known = did_you_mean(str(name), ANSWER_PRECISIONS), " or ".join(ANSWER_PRECISIONS)
+        raise UsageError(f"unknown precision {name!r}{near}; a network answers in {known}")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -79,6 +79,18 @@ def test_predict_reports_a_bad_file_in_its_row_and_goes_on(call, pictures: Path,
     assert call("predict", run, "*.nothing")[0] == 2
 
 
+def test_answers_are_computed_in_the_precision_that_is_asked_for(call, pictures: Path):
+    run, picture = json.loads(train(call, pictures, "--json")[1])["run"], str(pictures / "red" / "0.png")
+    texts = [call("predict", run, picture, "--json", *words)[1] for words in ([], ["--precision", "bfloat16"])]
+    exact, rounded = (json.loads(text)["predictions"][0]["top"][0]["probability"] for text in texts)
+    assert exact != rounded == pytest.approx(exact, abs=0.02)
+    code, out, _ = call("evaluate", run, "--split", "validation", "--precision", "bfloat16", "--against", run)
+    assert code == 0
+    assert "computed in bfloat16" in out
+    assert ", there in float32 " in out
+    assert call("predict", run, picture, "--precision", "half")[0] == 2
+
+
 def test_predict_says_unknown_below_a_confidence(call, pictures: Path):
     run, picture = json.loads(train(call, pictures, "--json")[1])["run"], str(pictures / "red" / "0.png")
     assert "  unknown (" in call("predict", run, picture, "--reject-below", "1")[1]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import mixlab
@@ -38,22 +39,26 @@ def test_every_reading_of_test_is_counted(run: Run):
 
 
 def test_what_rounding_costs_is_measured_beside_float32(run: Run, pictures: Path):
-    exact = mixlab.evaluate(run, workers=0, device="cpu")
     rounded = mixlab.evaluate(run, workers=0, device="cpu", precision="bfloat16", against=run)
-    assert rounded.readings == 2
+    exact = mixlab.evaluate(run, workers=0, device="cpu")
+    assert (rounded.readings, exact.readings) == (1, 3)  # the other model is the same run
     assert (rounded.folder.name, exact.folder.name) == ("test-bfloat16", "test")
     assert json.loads((rounded.folder / "metrics.json").read_text())["precision"] == "bfloat16"
     assert 0 < abs(rounded.metrics.loss.value - exact.metrics.loss.value) < 0.01
     assert rounded.against
-    assert rounded.against.there == exact.metrics.top1.value
+    assert (rounded.against.here, rounded.against.there) == (rounded.metrics.top1.value, exact.metrics.top1.value)
     with (rounded.folder / "predictions.csv").open() as file:
         row = next(csv.DictReader(file))
     answers = [
         mixlab.load(run, device="cpu", precision=name)(pictures / row["image"]) for name in ("float32", "bfloat16")
     ]
     assert answers[0].confidence != answers[1].confidence == pytest.approx(float(row["confidence"]), abs=1e-5)
-    with pytest.raises(UsageError, match="did you mean bfloat16"):
-        mixlab.load(run, precision="bfloat")
+    before = run.readings("test")
+    for wrong in ("bfloat", "float16", None, torch.bfloat16):
+        for ask in (mixlab.load, mixlab.evaluate):
+            with pytest.raises(UsageError, match="a network answers in float32 or bfloat16"):
+                ask(run, precision=wrong)  # pyright: ignore[reportArgumentType]
+    assert run.readings("test") == before
 
 
 def test_other_data_is_matched_by_class_name_not_by_order(run: Run, pictures: Path, tmp_path: Path):

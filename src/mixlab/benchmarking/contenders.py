@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mixlab import devices
 from mixlab.kernels import graphs, library, placement
 from mixlab.models.folding import fold
 from mixlab.optim.optimizers import AdamWConfig
@@ -85,10 +86,6 @@ def _kinds(device: torch.device) -> tuple[torch.dtype, ...]:
     return (torch.float32, torch.bfloat16) if device.type != "mps" else (torch.float32,)
 
 
-def _autocast(device: torch.device, kind: torch.dtype) -> torch.autocast:
-    return torch.autocast(device.type, kind, enabled=kind != torch.float32)
-
-
 @contextmanager
 def _as_it_comes() -> Iterator[None]:
     """Use PyTorch's own operations inside, with its own settings: a GPU's float32 convolutions may take TF32."""
@@ -113,7 +110,7 @@ def _eager_inference(
 
     @torch.inference_mode()
     def run() -> Tensor:
-        with _autocast(x.device, kind), _kernels(stock):
+        with devices.autocast(x.device, precision_name(kind)), _kernels(stock):
             return placed(given)
 
     return run
@@ -128,7 +125,7 @@ def _compiled_inference(model: nn.Module, x: Tensor, kind: torch.dtype, frozen: 
 
     @torch.no_grad()
     def run() -> Tensor:
-        with _autocast(x.device, kind), config.patch(freezing=frozen), _as_it_comes():
+        with devices.autocast(x.device, precision_name(kind)), config.patch(freezing=frozen), _as_it_comes():
             return forward(given)
 
     return run
@@ -150,7 +147,7 @@ def _step(
     x, labels = batch.images.contiguous(memory_format=layout), batch.labels
 
     def add_gradient(x: Tensor, labels: Tensor) -> None:
-        with _autocast(x.device, kind):
+        with devices.autocast(x.device, precision_name(kind)):
             logits = forward(x)
         functional.cross_entropy(logits.float(), labels).backward()
 

@@ -76,7 +76,7 @@ reject_below = click.option(
     metavar="P|precision=P",
     help="Answer unknown below this confidence, or below the one from which answers have this precision.",
 )
-answers_in = click.option(
+answer_precision = click.option(
     "--precision",
     default="float32",
     show_default=True,

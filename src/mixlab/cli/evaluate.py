@@ -18,7 +18,7 @@ LISTED = 5  # lost pictures that are named on the screen
     "--ignore-unknown-classes", is_flag=True, help="With --data: leave out classes that the model does not know."
 )
 @common.reject_below
-@common.answers_in
+@common.answer_precision
 @click.option("--against", default="", metavar="RUN|BUNDLE", help="The model that this one would replace.")
 @click.option(
     "--margin",
@@ -53,6 +53,7 @@ def evaluate(
 
     With --against both models answer the same pictures; what changed is listed and drawn. The exit code is 3 where
     the run, or one of its classes, is worse than the other model beyond doubt, or may be worse by more than --margin.
+    The other model computes in float32 whatever the --precision: a run against itself shows what rounding costs.
     """
 
     from mixlab import api
@@ -106,10 +107,10 @@ def _print(found: Any) -> None:
         common.echo("weakest classes: " + ", ".join(f"{row.name} ({row.recall.value:.1%})" for row in worst[:3]))
     common.echo(f"written  {found.folder} (metrics.json, predictions.csv, pictures)")
     if found.against:
-        _print_against(found.against)
+        _print_against(found.against, "" if found.precision == "float32" else " in float32")
 
 
-def _print_against(found: Any) -> None:
+def _print_against(found: Any, computed: str) -> None:
     from mixlab.evaluation.leaderboard import counted
 
     gain, won, lost = found.difference, found.flipped("won"), found.flipped("lost")
@@ -117,9 +118,10 @@ def _print_against(found: Any) -> None:
         common.echo(f"left out {counted(images, 'picture')} of {name}, which {found.other} does not know", err=True)
     if found.learned_there:
         common.echo(f"left out {counted(found.learned_there, 'picture')} that {found.other} was trained on", err=True)
+    top1 = f"top-1 {found.here:.2%}, there{computed} {found.there:.2%}"
     points = f"{100 * gain.value:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f})"
     common.echo(
-        f"against  {found.other} on {counted(gain.images, 'picture')}: top-1 {found.here:.2%}, there {found.there:.2%}",
+        f"against  {found.other} on {counted(gain.images, 'picture')}: {top1}",
         f"         {points}: {gain.verdict}",
         f"changed  {len(won):,} won, {len(lost):,} lost",
         *(f"         lost {flip.image}: {_said(flip)}" for flip in lost[:LISTED]),

@@ -20,7 +20,7 @@ from mixlab.run.table import as_cell, one_line
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--features", default="", metavar="FILE.npz", help="Write pooled features too: names, features.")
 @common.reject_below
-@common.answers_in
+@common.answer_precision
 @common.as_json
 @common.device
 @common.quiet_warnings

@@ -14,7 +14,7 @@ from mixlab.errors import UsageError
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
 @common.device
 @common.reject_below
-@common.answers_in
+@common.answer_precision
 @click.option("--max-batch", default=16, show_default=True, type=click.IntRange(1), help="Pictures answered together.")
 @click.option(
     "--max-wait", default=2.0, show_default=True, type=click.FloatRange(0, 1000), help="Wait for others, milliseconds."
@@ -64,9 +64,8 @@ def serve(
             say=_say,
         )
         about = app.service.model
-        serve(
-            app, bound, watch, lambda: _say(f"serving  {about.name}, {about.spec.num_classes} classes: {url_of(bound)}")
-        )
+        name = about.name if precision == "float32" else f"{about.name} in {precision}"
+        serve(app, bound, watch, lambda: _say(f"serving  {name}, {about.spec.num_classes} classes: {url_of(bound)}"))
 
 
 def _say(line: str) -> None:

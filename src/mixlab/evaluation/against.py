@@ -38,8 +38,8 @@ def compare(
     """Let another model answer what a run was just evaluated on; write against.json, flips.csv and pictures.
 
     Left out are images of classes that the other model does not know, and of the folder that it was trained on those
-    that it has learned. A class is worse where an exact test of its flips says so, with all classes tested
-    together.
+    that it has learned, unless it is the run itself. A class is worse where an exact test of its flips says so, with
+    all classes tested together.
 
     Args:
         other: a run or a bundle folder.
@@ -61,7 +61,8 @@ def compare(
         other.count_reading(evaluation.split, len(images))
     there = _answers(bundle, images, device, workers)
     here = read_predictions(run, evaluation.folder.name)
-    learned = measured_data.learned(experiment.data if evaluation.own_data else data, other)
+    itself = isinstance(other, Run) and other.folder.resolve() == run.folder.resolve()  # in another precision, say
+    learned = set() if itself else measured_data.learned(experiment.data if evaluation.own_data else data, other)
     both = [Flip(name, here[name].label, here[name], answer) for name, answer in there.items() if name in here]
     answers = [each for each in both if each.image not in learned]
     if not answers:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mixlab import devices
 from mixlab.data.decode import decode, decode_image
 from mixlab.errors import RunError, UnreadableImage, UsageError, shown
 from mixlab.evaluation.calibration import softmax
@@ -135,9 +136,12 @@ def read_classifier(
         UsageError: for an unknown precision, or another than float32 of an ONNX file.
         UsageError, RunError: as `with_rejection`.
     """
+    devices.check_answer_precision(precision)
     if isinstance(place, Path) and place.suffix == ".onnx":
         if precision != "float32":
-            raise UsageError(f"precision {precision} is for runs and bundles: an exported file computes in its own")
+            raise UsageError(
+                f"precision {precision} is for runs and bundles; the numbers that {place} computes in are its own"
+            )
         content = read_onnx(place)
         session = open_onnx(place, content=content)
         metadata = session.get_modelmeta().custom_metadata_map

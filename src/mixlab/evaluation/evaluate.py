@@ -85,10 +85,12 @@ def evaluate(
         precision: "float32" or "bfloat16", of the network.
 
     Raises:
+        UsageError: for an unknown precision.
         RunError: where the run is not finished or damaged, or as `with_rejection`.
         DataError: where a bundle is given no data, or the data cannot be read, changed since the training, or has
             classes that the model does not know.
     """
+    devices.check_answer_precision(precision)  # before the reading counts
     bundle = read_bundle(place)
     described = with_rejection(bundle.description, reject_below)
     run = place if isinstance(place, Run) else Run(root / f"bundle-{described.weights_sha256[:8]}")
@@ -101,10 +103,8 @@ def evaluate(
     label = f"{split}{given}"
     readings = run.count_reading(label, len(images))
     found = inference.collect(inference.iterate(model, images, spec, chosen, workers, precision=precision))
-    place_of_its_own = label if precision == "float32" else f"{label}-{precision}"
-    evaluation, before, after = _measure(
-        run.evaluation(place_of_its_own), label, found, described.temperature, spec, readings, images
-    )
+    folder = run.evaluation(label if precision == "float32" else f"{label}-{precision}")
+    evaluation, before, after = _measure(folder, label, found, described.temperature, spec, readings, images)
     accepted = measure_accepted(after.max(1), after.argmax(1) == found.labels, described.reject_below)
     evaluation = replace(
         evaluation,

@@ -45,7 +45,6 @@ class TorchNetwork:
     def __init__(self, bundle: Bundle, device: str = "auto", precision: str = "float32") -> None:
         self.spec = bundle.description.spec
         self.device, self.precision = devices.choose_device(device), precision
-        devices.autocast(self.device, precision)  # refuses an unknown one
         self.model = placement.place(bundle.build(), self.device)
         self.layout = placement.memory_format(self.model, self.device)
         self.folded = fold(self.model)

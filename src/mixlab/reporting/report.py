@@ -62,7 +62,7 @@ def write_run_report(run: Run, path: Path | None = None) -> Path:
     experiment = run.experiment
     if not run.is_finished or not run.is_measured(SPLIT):
         todo = f"evaluate {run.folder}" if run.is_finished else f"train --resume {run.folder}"
-        raise RunError(f"a report shows test results, and {run.folder} has none yet; first: mixlab {todo}")
+        raise RunError(f"a report shows test results in float32, and {run.folder} has none yet; first: mixlab {todo}")
     name = published_name(experiment.model)
     found = Leaderboard(
         data=experiment.data.label,

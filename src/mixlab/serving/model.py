@@ -128,6 +128,8 @@ def read_model(
     total = hashlib.sha256(bundle.as_text(classifier.description).encode())
     if isinstance(classifier.network, OnnxNetwork):  # a bundle's description has the digest of its weights
         total.update(classifier.network.digest.encode())
+    if precision != "float32":
+        total.update(precision.encode())
     model = ServedModel(classifier, total.hexdigest()[:DIGEST_LENGTH])
     model.warm()
     return model
