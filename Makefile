@@ -1,7 +1,7 @@
 # make demo: compare four networks on real handwriting.  make test: the fast tests.
 PYTHON ?= python3
 BIN := .venv/bin
-PARALLEL := -n auto --maxprocesses 4
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 # on Windows: make BIN=.venv/Scripts ...
 
 .PHONY: demo test check format lint types floors slow triton torture clean
