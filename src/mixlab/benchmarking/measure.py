@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mixlab import devices
 from mixlab.benchmarking.contenders import Contender, precision_name
+from mixlab.kernels import library
 from mixlab.models import inspection
 
 SHORTEST = 0.3  # seconds of one sample, at least
@@ -105,7 +105,9 @@ def ceilings(device: torch.device) -> Ceilings:
         for kind in (torch.float32, torch.bfloat16):
             a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
             matmul[precision_name(kind)] = 2 * side**3 / _fastest(lambda a=a, b=b: a @ b, device)
-    if device.type == "cpu" and devices.has_float16():  # vectors of twice as many numbers, which PyTorch does not use
+    if (
+        device.type == "cpu" and library.name() == "avx512fp16"
+    ):  # vectors of twice as many numbers, which PyTorch does not use
         matmul["float16"] = 2 * matmul["float32"]
     source = torch.zeros(2**30 if large else 2**28, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)

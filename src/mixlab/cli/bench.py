@@ -26,7 +26,8 @@ def bench(name: str, overrides: tuple[str, ...], as_json: bool, **options: Any) 
     """Measure images a second and memory, in inference and in training, of a model and of its public peers.
 
     All run in one process, in turn, on the same weights and images; outputs are compared first. Speeds are medians of
-    the rounds, the limit is what a large matrix product reaches in the same process. A quiet machine is needed.
+    the rounds, the limit is what a large matrix product reaches in the same process (in float16 on a CPU: twice what it
+    reaches in float32). A quiet machine is needed.
     """
     from mixlab import devices, durable
     from mixlab.benchmarking import bench as benching

@@ -184,7 +184,8 @@ struct Gelu<BFloat16> {
     static Vector value(Vector x, Vector& derivative) {
         x = larger(spread(-LIMIT), x);
         const Vector near = smaller(spread(LIMIT), x), square = near * near;
-        derivative = step(near, square, DERIVATIVE);
+        // 0 itself from there on: what is left of 1e-5, times inputs of any size, would be a gradient
+        derivative = x == spread(-LIMIT) ? Vector{} : step(near, square, DERIVATIVE);
         return x * step(near, square, VALUE);
     }
 };
