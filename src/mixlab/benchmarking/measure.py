@@ -105,10 +105,8 @@ def ceilings(device: torch.device) -> Ceilings:
         for kind in (torch.float32, torch.bfloat16):
             a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
             matmul[precision_name(kind)] = 2 * side**3 / _fastest(lambda a=a, b=b: a @ b, device)
-    if (
-        device.type == "cpu" and library.name() == "avx512fp16"
-    ):  # vectors of twice as many numbers, which PyTorch does not use
-        matmul["float16"] = 2 * matmul["float32"]
+    if device.type == "cpu" and library.name() == "avx512fp16":
+        matmul["float16"] = 2 * matmul["float32"]  # vectors of twice as many numbers, which PyTorch does not use
     source = torch.zeros(2**30 if large else 2**28, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return Ceilings(matmul, 2 * source.numel() / _fastest(lambda: target.copy_(source), device))

@@ -109,10 +109,9 @@ def instruction_sets() -> tuple[str, ...]:
     capability = torch.backends.cpu.get_cpu_capability()
     sets = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}.get(capability, ())
     if capability == "AVX512" and torch.cpu._is_avx512_bf16_supported():
-        if not devices.is_slow_in_pairs():
-            sets = ("avx512bf16", *sets)
-        else:
-            sets = (*["avx512fp16"] * devices.has_float16(), "avx512", "avx512bf16", "avx2")
+        sets = ("avx512", "avx512bf16", "avx2") if devices.is_slow_in_pairs() else ("avx512bf16", *sets)
+        if devices.is_slow_in_pairs() and devices.has_float16():
+            sets = ("avx512fp16", *sets)
     return (*sets, "baseline")
 
 

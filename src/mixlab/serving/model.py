@@ -123,6 +123,7 @@ def read_model(
 
     Raises:
         RunError: where it cannot be used.
+        UsageError: as `read_classifier`.
     """
     classifier = read_classifier(place, device, reject_below, precision)
     total = hashlib.sha256(bundle.as_text(classifier.description).encode())
